@@ -1,0 +1,33 @@
+"""Run a trained sequence model on live streams, one sample at a time."""
+
+from stepstream.errors import (
+    BlockedError,
+    ConcurrentUseError,
+    InputError,
+    ModelFileError,
+    StateError,
+    StepstreamError,
+    StepstreamWarning,
+)
+from stepstream.live.stream import Stream
+from stepstream.live.windowing import Carry, Session, Tumbling
+from stepstream.model import Model, load
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BlockedError",
+    "Carry",
+    "ConcurrentUseError",
+    "InputError",
+    "Model",
+    "ModelFileError",
+    "Session",
+    "StateError",
+    "StepstreamError",
+    "StepstreamWarning",
+    "Stream",
+    "Tumbling",
+    "__version__",
+    "load",
+]

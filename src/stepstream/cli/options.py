@@ -1,0 +1,44 @@
+"""Arguments that several commands take, and what they mean."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from stepstream.errors import InputError
+from stepstream.model import Model, load
+
+MAX_SCALE_BYTES = 2**20
+
+ModelArgument = Annotated[Path, typer.Argument(help="A .keras or .h5 file.", show_default=False)]
+TrainingLengthOption = Annotated[
+    int | None, typer.Option(min=1, help="Samples per window in training, where the model does not say.")
+]
+ScaleOption = Annotated[
+    Path | None, typer.Option(help='JSON file {"mean": [...], "std": [...]}, applied before the first layer.')
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for a program.")]
+
+
+def load_model(
+    model: Path, training_length: int | None, scale: Path | None, features: Sequence[str] | None = None
+) -> Model:
+    """`stepstream.load` with the scale read from a file."""
+    return load(model, training_length, None if scale is None else read_scale(scale), features)
+
+
+def read_scale(path: Path) -> tuple[list[float], list[float]]:
+    """(mean, std) from a JSON file; raises InputError."""
+    try:
+        if path.stat().st_size > MAX_SCALE_BYTES:
+            raise InputError(f"{path}: larger than {MAX_SCALE_BYTES} bytes")
+        data = json.loads(path.read_text(encoding="utf-8"))
+        return data["mean"], data["std"]
+    except OSError as e:
+        raise InputError(f"{path}: {e.strerror}") from e
+    except (ValueError, KeyError, TypeError, RecursionError) as e:
+        raise InputError(f'{path}: expected JSON {{"mean": [...], "std": [...]}}: {e}') from e

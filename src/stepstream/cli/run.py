@@ -1,0 +1,319 @@
+"""`stepstream run MODEL [INPUT]`: records in, one line with the model's answer out for each."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import os
+import signal
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import IO, Annotated, Any
+
+import numpy as np
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from stepstream.cli.app import app
+from stepstream.cli.options import JsonOption, ModelArgument, ScaleOption, TrainingLengthOption, load_model
+from stepstream.cli.rows import Record, Source, open_rows, seconds
+from stepstream.cli.watch import Watch
+from stepstream.errors import InputError, StateError
+from stepstream.live import snapshot
+from stepstream.live.stream import Stream
+from stepstream.live.windowing import Windowing
+from stepstream.model import Model
+
+SAVE_EVERY = 50_000  # records between two saved states, so that a kill costs little
+BAR_FROM_BYTES = 2**20
+HEAD_BYTES = 4096  # enough of an input to know it again
+_TRUE = {"1", "true", "t", "yes", "y"}
+_FALSE = {"0", "false", "f", "no", "n", ""}
+
+
+@app.command()
+def run(
+    model: ModelArgument,
+    input: Annotated[
+        Path | None, typer.Argument(help="CSV, JSON Lines or Parquet file (.gz too); default: standard input.")
+    ] = None,
+    features: Annotated[str | None, typer.Option(help="Feature columns, in the model's order, by commas.")] = None,
+    key: Annotated[str | None, typer.Option(help="Column that says which stream a record belongs to.")] = None,
+    time: Annotated[str | None, typer.Option(help="Column with ISO 8601 (naive: UTC) or epoch seconds.")] = None,
+    end: Annotated[
+        str | None, typer.Option(help="Column that is true on a stream's last record: reset after it.")
+    ] = None,
+    windowing: Annotated[str, typer.Option(help="auto, carry, tumbling(n) or session(gap).")] = "auto",
+    state: Annotated[Path | None, typer.Option(help="State file: go on from it, and save to it.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write to this file instead of standard output.")] = None,
+    on_bad: Annotated[str, typer.Option(help="stop or skip at a record that cannot be used.")] = "stop",
+    delimiter: Annotated[str, typer.Option(help="CSV delimiter.")] = ",",
+    header: Annotated[bool, typer.Option("--header/--no-header", help="Columns are 0, 1, ... without.")] = True,
+    training_length: TrainingLengthOption = None,
+    scale: ScaleOption = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Show the streams live, on standard error.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Give the model's answer after every record; Ctrl-C and SIGTERM save the state."""
+    if on_bad not in {"stop", "skip"}:
+        raise InputError(f"--on-bad: expected stop or skip, got {on_bad!r}")
+    if len(delimiter) != 1:
+        raise InputError(f"--delimiter: expected one character, got {delimiter!r}")
+    loaded = load_model(model, training_length, scale)
+    stop = _Stop()
+    source = open_rows(input, delimiter, header, stopped=lambda: stop.code is not None)
+    job = _Job(loaded, source, windowing, features, key, time, end, on_bad == "skip")
+    done, sink = job.resume(state, input, out), None
+    view = Watch(Console(stderr=True), source.name) if watch else None
+    quiet = view is not None and out is None and sys.stdout.isatty()
+    try:
+        with stop.listening(), _writer(out, done, as_json, job.columns) as sink, _progress(source, view) as advance:
+            for count, answer in job.answers():
+                if not quiet:
+                    sink.write(answer)
+                if view is not None:
+                    view.add(answer["key"] or "stream", *job.newest)
+                if state is not None and count % SAVE_EVERY == 0:
+                    job.save(state, input, sink.position())
+                advance()
+                if stop.code is not None:
+                    break
+    finally:
+        if state is not None and sink is not None:
+            job.save(state, input, sink.written)
+        if job.skipped:
+            print(f"stepstream: {job.skipped} records skipped", file=sys.stderr)
+    raise typer.Exit(stop.code or 0)
+
+
+class _Stop:
+    """SIGINT and SIGTERM ask for an end after the record in hand."""
+
+    def __init__(self) -> None:
+        self.code: int | None = None
+
+    def _ask(self, number: int, _: FrameType | None) -> None:
+        self.code = 128 + number
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        before = {s: signal.signal(s, self._ask) for s in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+class _Job:
+    """The streams of one run and how far the input was read."""
+
+    def __init__(
+        self, model: Model, source: Source, windowing: str, features: str | None,
+        key: str | None, time: str | None, end: str | None, skip: bool,
+    ) -> None:  # fmt: skip
+        self.model, self.source, self.skip = model, source, skip
+        self.key, self.time, self.end = key, time, end
+        self.features = [f.strip() for f in features.split(",")] if features else None
+        first = model.stream(windowing)
+        self.windowing: Windowing = first.windowing
+        self._first = first
+        self.streams: dict[str, Stream] = {}
+        self.records = self.skipped = 0
+        names = [
+            name if size == 1 else f"{name}_{i}"
+            for name, size in zip(model.output_names, model.output_sizes, strict=True)
+            for i in range(size)
+        ]
+        self.columns = ["key", "time", "age", *names, "complete", "beyond_training_length"]
+        self.newest: tuple[float, int | None, bool, bool] = (0.0, 0, False, False)
+
+    def resume(self, state: Path | None, input: Path | None, out: Path | None) -> int | None:
+        """Take up the saved streams; skip the part of the input that they have seen. Returns bytes of output done."""
+        if state is None or not state.exists():
+            return None
+        states, position = snapshot.load_streams(state, self.model, self.windowing)
+        for key, value in states.items():
+            self._stream(key).restore(value)
+        if input is None or position.get("input") != _head(input, position.get("head", 0)):
+            return None  # another input: the streams go on with it from its start
+        for self.records in range(1, position["records"] + 1):
+            if next(self.source.records, None) is None:
+                raise StateError(f"{state}: expected {position['records']} records in {input}, got {self.records - 1}")
+        self.skipped = 0
+        return position["out"] if out is not None else None
+
+    def save(self, state: Path, input: Path | None, written: int) -> None:
+        position = {"records": self.records, "out": written}
+        if input is not None:
+            head = min(HEAD_BYTES, input.stat().st_size)
+            position |= {"head": head, "input": _head(input, head)}
+        states = {key: stream.snapshot() for key, stream in self.streams.items()}
+        snapshot.save_streams(state, self.model, self.windowing, states, position)
+
+    def answers(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        """(records so far, output row) for each record that could be used."""
+        for record in self.source.records:
+            try:
+                row = self._answer(record)
+            except InputError as e:
+                message = f"{self.source.name}, line {record.line}: {e}"
+                if not self.skip:
+                    raise InputError(message) from e
+                print(f"stepstream: skipped {message}", file=sys.stderr)
+                self.skipped += 1
+                self.records += 1
+                continue
+            self.records += 1
+            yield self.records, row
+
+    def _stream(self, key: str) -> Stream:
+        if key not in self.streams:
+            self.streams[key] = self._first.fork()  # keeps "auto" and its one warning
+        return self.streams[key]
+
+    def _answer(self, record: Record) -> dict[str, Any]:
+        if record.error is not None:
+            raise InputError(record.error)
+        fields = record.fields
+        key = "" if self.key is None else str(_field(fields, self.key))
+        written = "" if self.time is None else _field(fields, self.time)
+        ended = self.end is not None and _flag(_field(fields, self.end), self.end)
+        names = self._feature_columns(fields)
+        values = [_number(_field(fields, name), name) for name in names]
+        stream = self._stream(key)
+        answer = stream.step(values, time=None if self.time is None else seconds(written))
+        parts = list(answer.values()) if isinstance(answer, dict) else [answer]
+        numbers = np.concatenate([np.atleast_1d(np.float32(p)) for p in parts])
+        self.newest = (float(numbers[0]), stream.age, stream.complete, stream.beyond_training_length)
+        row = [key, str(written), stream.age, *numbers, stream.complete, stream.beyond_training_length]
+        if ended:
+            stream.reset()
+        return dict(zip(self.columns, row, strict=True))
+
+    def _feature_columns(self, fields: Mapping[str, Any]) -> list[str]:
+        if self.features is None:
+            rest = [n for n in fields if n not in {self.key, self.time, self.end}]
+            if len(rest) != self.model.n_features:
+                raise InputError(
+                    f"expected {self.model.n_features} feature columns, got {rest}; name them with --features"
+                )
+            self.features = rest
+        if len(self.features) != self.model.n_features:
+            raise InputError(f"--features: expected {self.model.n_features} columns, got {self.features}")
+        return self.features
+
+
+def _field(fields: Mapping[str, Any], name: str) -> Any:
+    if name not in fields:
+        raise InputError(f"expected a column {name!r}, got {list(fields)}")
+    return fields[name]
+
+
+def _number(value: Any, name: str) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise InputError(f"expected a number in {name!r}, got {value!r}") from None
+
+
+def _flag(value: Any, name: str) -> bool:
+    text = "" if value is None else str(value).strip().lower()
+    if text not in _TRUE | _FALSE:
+        raise InputError(f"expected true or false in {name!r}, got {value!r}")
+    return text in _TRUE
+
+
+def _head(path: Path, size: int) -> int:
+    """A number that tells this input from others: a hash of its first bytes."""
+    with path.open("rb") as f:
+        return int.from_bytes(hashlib.sha256(f.read(size)).digest()[:7], "little")
+
+
+class _Sink:
+    """Rows to a file or a pipe, each flushed as it is written. written: bytes, that may be cut back to."""
+
+    def __init__(self, file: IO[bytes], columns: list[str], as_json: bool, done: int, flush: bool) -> None:
+        self._file, self._json, self._columns, self._flush = file, as_json, columns, flush
+        self.written = done
+        if not as_json and not done:
+            self._line(columns)
+
+    def write(self, row: Mapping[str, Any]) -> None:
+        if self._json:
+            self._bytes(json.dumps({k: _plain(v) for k, v in row.items()}) + "\n")
+        else:
+            self._line([_text(v) for v in row.values()])
+
+    def position(self) -> int:
+        """Bytes that are safely in the file."""
+        self._file.flush()
+        return self.written
+
+    def _line(self, cells: list[str]) -> None:
+        buffer = io.StringIO()
+        csv.writer(buffer, lineterminator="\n").writerow(cells)
+        self._bytes(buffer.getvalue())
+
+    def _bytes(self, text: str) -> None:
+        data = text.encode()
+        self._file.write(data)
+        if self._flush:
+            self._file.flush()
+        self.written += len(data)
+
+
+def _plain(value: Any) -> Any:
+    return float(str(value)) if isinstance(value, np.float32) else value
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return "" if value is None else str(value)  # a float32 prints as its shortest exact form
+
+
+@contextmanager
+def _writer(out: Path | None, done: int | None, as_json: bool, columns: list[str]) -> Iterator[_Sink]:
+    if out is None:
+        yield _Sink(sys.stdout.buffer, columns, as_json, 0, flush=True)
+        return
+    try:
+        if done is not None and out.exists() and out.stat().st_size < done:
+            raise StateError(f"{out}: expected at least {done} bytes from the run before, got {out.stat().st_size}")
+        with out.open("r+b" if done and out.exists() else "wb") as file:
+            if done:
+                file.truncate(done)
+                file.seek(done)
+            sink = _Sink(file, columns, as_json or out.suffix == ".jsonl", done or 0, flush=False)
+            yield sink
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as e:
+        raise InputError(f"{out}: {e.strerror}") from e
+
+
+@contextmanager
+def _progress(source: Source, view: Watch | None) -> Iterator[Any]:
+    """A view, a bar on long files when a person watches, or nothing."""
+    if view is not None:
+        with view:
+            yield lambda: None
+    elif source.size is not None and source.size >= BAR_FROM_BYTES and sys.stderr.isatty():
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.percentage:>3.0f} %"),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+            task: TaskID = bar.add_task(source.name, total=source.size)
+            yield lambda: bar.update(task, completed=source.consumed())
+    else:
+        yield lambda: None

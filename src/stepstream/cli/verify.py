@@ -1,0 +1,64 @@
+"""`stepstream verify MODEL`."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+from stepstream.cli.app import app, console
+from stepstream.cli.options import JsonOption, ModelArgument, ScaleOption, TrainingLengthOption, load_model
+from stepstream.errors import InputError
+from stepstream.graph.ir import Array
+
+
+@app.command()
+def verify(
+    model: ModelArgument,
+    data: Annotated[Path | None, typer.Option(help=".npy file, (m, time, features).")] = None,
+    expected: Annotated[Path | None, typer.Option(help=".npy file, (m, outputs) or (m, time, outputs).")] = None,
+    training_length: TrainingLengthOption = None,
+    scale: ScaleOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Prove that stepping equals the whole model, here and against Keras where it is installed; exit 1 if not."""
+    loaded = load_model(model, training_length, scale)
+    reference, note = (None, "scale given: not compared with Keras") if scale else _keras(model)
+    x, y = _array(data), _array(expected)
+    result = loaded.verify(x, y, reference)
+    notes = [*([] if reference or expected else result.notes), *([note] if note else [])]
+    if as_json:
+        print(json.dumps({**result.to_dict(), "notes": notes}, indent=2))
+    else:
+        out = console()
+        for check in result.checks:
+            out.print(str(check), style="green" if check.ok else "red", markup=False, soft_wrap=True)
+        for line in notes:
+            out.print(line, markup=False, soft_wrap=True)
+        out.print("the contract holds" if result.ok else "the contract does NOT hold", style="bold")
+    raise typer.Exit(0 if result.ok else 1)
+
+
+def _array(path: Path | None) -> Array | None:
+    if path is None:
+        return None
+    try:
+        return np.asarray(np.load(path, allow_pickle=False))
+    except (OSError, ValueError) as e:
+        raise InputError(f"{path}: expected a .npy file of numbers: {e}") from e
+
+
+def _keras(path: Path) -> tuple[Any, str]:
+    """The same file opened by Keras, or why not. Lambda layers stay shut: Keras' safe mode is on."""
+    if importlib.util.find_spec("keras") is None:
+        return None, "Keras not installed: not compared"
+    try:
+        import keras
+
+        return keras.saving.load_model(path, compile=False, safe_mode=True), ""
+    except Exception as e:  # whatever a framework throws at a file that we can read, the user should know
+        return None, f"Keras cannot open the file, not compared: {type(e).__name__}: {e}"

@@ -1,0 +1,65 @@
+"""The live view: every stream's probability as it evolves."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.live import Live
+from rich.markup import escape
+from rich.table import Table
+
+BARS = " ▁▂▃▄▅▆▇█"
+MAX_STREAMS = 40  # rows on a screen
+
+
+class Watch:
+    """A table of streams: the trace of the first output since the view began, newest at the right."""
+
+    def __init__(self, console: Console, title: str, labels: Mapping[str, str] | None = None) -> None:
+        self._labels = labels or {}
+        self._title = title
+        self._width = max(20, min(60, console.width - 58))
+        self._traces: dict[str, deque[float]] = {}
+        self._last: dict[str, tuple[float, int | None, bool, bool]] = {}
+        self._live = Live(console=console, refresh_per_second=12, get_renderable=self.table)
+
+    def __enter__(self) -> Self:
+        self._live.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self._live.refresh()
+        self._live.stop()
+
+    def add(self, key: str, value: float, age: int | None, complete: bool, beyond: bool) -> None:
+        """One answer of one stream."""
+        self._traces.setdefault(key, deque(maxlen=self._width)).append(value)
+        self._last[key] = value, age, complete, beyond
+
+    def table(self) -> Table:
+        table = Table(title=self._title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+        table.add_column("stream", style="bold")
+        if self._labels:
+            table.add_column("truth")
+        table.add_column("probability, sample by sample", width=self._width)
+        table.add_column("now", justify="right")
+        table.add_column("age", justify="right")
+        table.add_column("")
+        values = [v for trace in self._traces.values() for v in trace]
+        low, high = min([0.0, *values]), max([1.0, *values])
+        for key in list(self._traces)[-MAX_STREAMS:]:
+            value, age, complete, beyond = self._last[key]
+            style = "green" if value >= 0.5 else "cyan"
+            trace = "".join(BARS[round((v - low) / (high - low) * (len(BARS) - 1))] for v in self._traces[key])
+            note = "beyond training length" if beyond else "complete" if complete else ""
+            label = [escape(self._labels.get(key, ""))] if self._labels else []
+            cells = [f"[{style}]{trace}[/]", f"[{style}]{value:.3f}[/]", "?" if age is None else str(age)]
+            table.add_row(escape(key), *label, *cells, f"[dim]{note}[/]")
+        hidden = len(self._traces) - MAX_STREAMS
+        if hidden > 0:
+            table.caption = f"and {hidden} more streams"
+        return table

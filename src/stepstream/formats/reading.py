@@ -1,0 +1,37 @@
+"""What a reader returns: the graph or the blockers, and what the file says of itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from stepstream.graph.ir import Graph
+from stepstream.graph.streamable import Blocker
+
+
+@dataclass(frozen=True)
+class LayerInfo:
+    """One layer of the file as its author knows it."""
+
+    name: str
+    kind: str
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Who wrote the file. date: as the file gives it, or None."""
+
+    format: str
+    writer: str
+    date: str | None = None
+
+
+@dataclass(frozen=True)
+class Reading:
+    """graph is None exactly when there are blockers. Nothing is dropped from it yet."""
+
+    graph: Graph | None
+    layers: tuple[LayerInfo, ...]
+    blockers: tuple[Blocker, ...]
+    training_length: int | None
+    provenance: Provenance
+    notes: tuple[str, ...] = ()

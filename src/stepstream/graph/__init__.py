@@ -1,0 +1,1 @@
+"""The step graph: our intermediate representation of a sequence model."""

@@ -1,0 +1,123 @@
+"""Node, Graph and the specs of tensors and states. A graph is data: it prints as JSON, compares, hashes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+
+class TimeRole(StrEnum):
+    """What a tensor means on a stream."""
+
+    SEQUENCE = "sequence"  # one value per sample
+    LATEST = "latest"  # the value so far
+    STATIC = "static"  # no time
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """A tensor's shape per sample, without batch and time, and its time role."""
+
+    shape: tuple[int, ...]
+    role: TimeRole
+
+
+@dataclass(frozen=True)
+class StateSlot:
+    """One named part of a node's state, shape without batch; starts at zero."""
+
+    name: str
+    shape: tuple[int, ...]
+
+    @property
+    def size(self) -> int:
+        return int(np.prod(self.shape))
+
+
+@dataclass(frozen=True, eq=False)
+class Node:
+    """One op. `layer` and `layer_index` say which layer of the file it came from (index in `model.layers`)."""
+
+    id: str
+    op: str
+    inputs: tuple[str, ...]
+    params: Mapping[str, Any] = field(default_factory=dict)
+    weights: Mapping[str, Array] = field(default_factory=dict)
+    layer: str = ""
+    layer_index: int = -1
+
+    def __post_init__(self) -> None:
+        frozen = {name: _frozen(w) for name, w in self.weights.items()}
+        object.__setattr__(self, "weights", MappingProxyType(frozen))
+        object.__setattr__(self, "params", MappingProxyType(dict(self.params)))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        values = (self.id, self.op, self.inputs, dict(self.params), dict(self.weights))
+        return Node, (*values, self.layer, self.layer_index)
+
+
+@dataclass(frozen=True, eq=False)
+class Graph:
+    """Inputs and nodes in topological order, and the named outputs (name, node id)."""
+
+    inputs: tuple[tuple[str, TensorSpec], ...]
+    nodes: tuple[Node, ...]
+    outputs: tuple[tuple[str, str], ...]
+
+    def to_json(self) -> str:
+        """The architecture as JSON, weights by shape and SHA-256 of their little-endian float32 bytes."""
+        return json.dumps(
+            {
+                "inputs": [[name, list(spec.shape), spec.role] for name, spec in self.inputs],
+                "nodes": [
+                    {
+                        "id": n.id,
+                        "op": n.op,
+                        "inputs": list(n.inputs),
+                        "params": dict(n.params),
+                        "weights": {k: [list(w.shape), _digest(w)] for k, w in n.weights.items()},
+                    }
+                    for n in self.nodes
+                ],
+                "outputs": [list(o) for o in self.outputs],
+            },
+            sort_keys=True,
+        )
+
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) over architecture and weights; the same for the same computation, whatever it is called."""
+        renamed = {name: f"input{i}" for i, (name, _) in enumerate(self.inputs)}
+        renamed |= {n.id: f"node{i}" for i, n in enumerate(self.nodes)}
+        data = json.loads(self.to_json())
+        data["inputs"] = [[renamed[i], *rest] for i, *rest in data["inputs"]]
+        for node in data["nodes"]:
+            node["id"] = renamed[node["id"]]
+            node["inputs"] = [renamed[i] for i in node["inputs"]]
+        data["outputs"] = [renamed[i] for _, i in data["outputs"]]
+        return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Graph) and self.to_json() == other.to_json()
+
+    def __hash__(self) -> int:
+        return hash(self.to_json())
+
+
+def _frozen(weight: Array) -> Array:
+    copy = np.array(weight, dtype=np.float32, order="C")  # a copy: later training must not reach it
+    copy.setflags(write=False)
+    return copy
+
+
+def _digest(weight: Array) -> str:
+    return hashlib.sha256(weight.astype("<f4").tobytes()).hexdigest()

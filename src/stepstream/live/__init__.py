@@ -1,0 +1,1 @@
+"""From samples to answers: windowings, streams and their snapshots."""

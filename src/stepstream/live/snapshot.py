@@ -1,0 +1,263 @@
+"""Saved states of streams in HDF5: docs/reference/state-files.md has the layout on a page.
+
+One stream of a model whose state is recurrent alone is saved as people have long saved Keras states: the root holds
+nothing but datasets `states_{i}_{j}` (1, units), i the index in `model.layers`, j = 0 for h and 1 for c; the rest is
+in attributes. Several streams, each in a group of its own under `streams`, share the root's attributes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from stepstream.errors import StateError
+from stepstream.graph.ir import Array
+from stepstream.live.windowing import Tumbling, Windowing
+
+if TYPE_CHECKING:
+    import h5py
+
+    from stepstream.live.stream import StreamState
+    from stepstream.model import Model
+
+LAYOUT = 1  # raise it when a file of the new layout cannot be read by the old code
+MAX_STATE_BYTES = 2**30
+
+
+def _names(model: Model) -> list[tuple[tuple[str, str], str]]:
+    """((node id, slot), dataset name) in state order."""
+    nodes = {n.id: n for n in model.graph.nodes}
+    counters: dict[str, int] = {}
+    out = []
+    for node, slot in model.executor.slots:
+        j = counters.get(node, 0)
+        counters[node] = j + 1
+        out.append(((node, slot.name), f"states_{nodes[node].layer_index}_{j}"))
+    return out
+
+
+def save(path: str | Path, model: Model, windowing: Windowing, state: StreamState) -> None:
+    """One stream, in the Keras recipe's layout. The old file stays whole until the new one is on disk."""
+
+    def write(file: h5py.File) -> None:
+        _describe(file, model, windowing)
+        _write_stream(file, model, state)
+
+    replace_file(path, write)
+
+
+def load(path: str | Path, model: Model, windowing: Windowing) -> StreamState:
+    """Raises StateError, naming both sides, where the file belongs to another model, windowing or layout."""
+    with opened(path) as file:
+        _check(file, model, windowing, str(path))
+        return _read_stream(file, model, windowing, str(path))
+
+
+def save_streams(
+    path: str | Path,
+    model: Model,
+    windowing: Windowing,
+    states: Mapping[str, StreamState],
+    position: Mapping[str, int] | None = None,
+) -> None:
+    """Many keyed streams, and how far an input was read: position holds counts by name."""
+    import h5py
+
+    keys = list(states)
+    rows = np.stack([s.row for s in states.values()]) if keys else model.executor.initial_state(0)
+
+    def write(file: h5py.File) -> None:
+        _describe(file, model, windowing)
+        for name, value in (position or {}).items():
+            file.attrs[f"position_{name}"] = value
+        file.create_dataset("keys", data=keys, dtype=h5py.string_dtype())
+        file.create_dataset("age", data=[-1 if s.age is None else s.age for s in states.values()], dtype="<i8")
+        file.create_dataset("samples", data=[s.samples for s in states.values()], dtype="<i8")
+        file.create_dataset("time", data=[np.nan if s.time is None else s.time for s in states.values()], dtype="<f8")
+        for name, columns in _columns(model).items():
+            file.create_dataset(name, data=rows[:, columns])
+
+    replace_file(path, write)
+
+
+def load_streams(path: str | Path, model: Model, windowing: Windowing) -> tuple[dict[str, StreamState], dict[str, int]]:
+    """The states by key and the position, as `save_streams` wrote them. Raises StateError."""
+    from stepstream.live.stream import StreamState
+
+    with opened(path) as file:
+        if "keys" not in file or "layout" not in file.attrs:
+            raise StateError(f"{path}: expected a state file of several streams, got one stream; use Stream.load")
+        _check(file, model, windowing, str(path))
+        keys = [_text(k) for k in file["keys"][()]]
+        rows = model.executor.initial_state(len(keys))
+        for name, columns in _columns(model).items():
+            got = getattr(file.get(name), "shape", None)
+            if got != rows[:, columns].shape:
+                raise StateError(f"{path}: expected {name} of shape {rows[:, columns].shape}, got {got}")
+            rows[:, columns] = file[name][()]
+        if not np.isfinite(rows).all():
+            raise StateError(f"{path}: a state holds NaN or Inf; start the streams anew")
+        columns_of = {name: file[name][()] for name in ("age", "samples", "time")}
+        if any(len(c) != len(keys) for c in columns_of.values()) or len(set(keys)) != len(keys):
+            raise StateError(f"{path}: expected one age, time and count for each of {len(keys)} keys")
+        states = {
+            key: StreamState(
+                rows[i], None if age < 0 else int(age), None if np.isnan(time) else float(time), int(samples)
+            )
+            for i, (key, age, samples, time) in enumerate(zip(keys, *columns_of.values(), strict=True))
+        }
+        position = {k.removeprefix("position_"): int(v) for k, v in file.attrs.items() if k.startswith("position_")}
+        return states, position
+
+
+def describe(path: str | Path) -> dict[str, Any]:
+    """What a state file says without its model: attributes, streams, and each slot's root mean square."""
+    import h5py
+
+    with opened(path) as file:
+        if "layout" not in file.attrs and not any(name.startswith("states_") for name in file):
+            raise StateError(f"{path}: expected a state file, got an HDF5 file without states")
+        own = {"age", "samples", "time"}
+        attributes = {
+            k: v.item() if isinstance(v, np.generic) else _text(v) for k, v in file.attrs.items() if k not in own
+        }
+        norms: dict[str, float] = {}
+
+        def visit(name: str, item: Any) -> None:
+            if isinstance(item, h5py.Dataset) and item.dtype.kind == "f" and name != "time":
+                values = np.asarray(item, np.float64)
+                norms[name] = float(np.sqrt(np.mean(values * values))) if values.size else 0.0
+
+        file.visititems(visit)
+        if "keys" in file:
+            rows = list(zip(*(file[n][()] for n in ("keys", "age", "samples", "time")), strict=True))
+        else:
+            attrs = file.attrs
+            rows = [(b"", attrs.get("age", -1), attrs.get("samples", 0), attrs.get("time", np.nan))]
+        streams = [
+            {
+                "key": _text(key),
+                "age": None if age < 0 else int(age),
+                "samples": int(samples),
+                "time": None if np.isnan(time) else float(time),
+            }
+            for key, age, samples, time in rows
+        ]
+        return {"attributes": attributes, "streams": streams, "norms": norms}
+
+
+def _columns(model: Model) -> dict[str, slice]:
+    """Dataset name -> the slot's columns in a state row."""
+    nodes = {n.id: n for n in model.graph.nodes}
+    out, at = {}, 0
+    for node, slot in model.executor.slots:
+        out[f"state/{nodes[node].layer}/{slot.name}"] = slice(at, at + slot.size)
+        at += slot.size
+    return out
+
+
+def _describe(file: h5py.File, model: Model, windowing: Windowing) -> None:
+    import stepstream
+
+    file.attrs["layout"] = LAYOUT
+    file.attrs["stepstream"] = stepstream.__version__
+    file.attrs["fingerprint"] = model.fingerprint
+    file.attrs["windowing"] = str(windowing)
+    file.attrs["arithmetic"] = model.executor.arithmetic_id
+
+
+def _write_stream(group: h5py.Group, model: Model, state: StreamState) -> None:
+    slots = model.executor.unpack(state.row)
+    for key, name in _names(model):
+        group.create_dataset(name, data=slots[key][None])  # (1, units), as Keras keeps them
+    group.attrs["age"] = -1 if state.age is None else state.age
+    group.attrs["samples"] = state.samples
+    if state.time is not None:
+        group.attrs["time"] = state.time
+
+
+def _check(file: h5py.File, model: Model, windowing: Windowing, where: str) -> None:
+    found = file.attrs.get("layout")
+    if found is None:
+        return  # written by the recipe: shapes are all that can be checked
+    if int(found) > LAYOUT:
+        raise StateError(f"{where}: expected layout {LAYOUT} or older, got {found}; use a newer stepstream")
+    for key, ours in (("fingerprint", model.fingerprint), ("windowing", str(windowing))):
+        theirs = _text(file.attrs.get(key, "none"))
+        if theirs != ours:
+            raise StateError(
+                f"{where}: expected the state of {key} {ours}, got one of {theirs}; "
+                f"load it with the {'model' if key == 'fingerprint' else 'windowing'} that wrote it, or start anew"
+            )
+
+
+def _read_stream(group: h5py.Group, model: Model, windowing: Windowing, where: str) -> StreamState:
+    from stepstream.live.stream import StreamState
+
+    slots: dict[tuple[str, str], Array] = {}
+    shapes = {(node, slot.name): slot.shape for node, slot in model.executor.slots}
+    names = dict(_names(model))
+    extra = sorted(set(group) - set(names.values()))
+    if extra:
+        raise StateError(f"{where}: expected {sorted(names.values())}, got {extra} too: another model's state")
+    for key, name in names.items():
+        expected = (1, *shapes[key])
+        dataset = group.get(name)
+        got = getattr(dataset, "shape", None)
+        if got != expected or dataset.dtype.kind != "f":
+            raise StateError(f"{where}: expected {name} to hold floats of shape {expected}, got {got}")
+        value = np.asarray(dataset, np.float32)[0]
+        if not np.isfinite(value).all():
+            raise StateError(f"{where}: {name} holds NaN or Inf; start the stream anew")
+        slots[key] = value
+    age = int(group.attrs.get("age", -1))
+    if age < 0 and isinstance(windowing, Tumbling):
+        raise StateError(f"{where}: {windowing} needs the state's age, and the file does not say it; use carry")
+    time = group.attrs.get("time")
+    return StreamState(
+        model.executor.pack(slots),
+        None if age < 0 else age,
+        None if time is None else float(time),
+        int(group.attrs.get("samples", 0)),
+    )
+
+
+def replace_file(path: str | Path, write: Callable[[h5py.File], None]) -> None:
+    """Write beside the target, flush to disk, then rename: a full disk or a crash leaves the old file."""
+    import h5py
+
+    target = Path(path)
+    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+    os.close(handle)
+    try:
+        with h5py.File(name, "w", libver="latest") as file:  # attributes above 64 KiB need the latest format
+            write(file)
+        with open(name, "rb+") as f:
+            os.fsync(f.fileno())
+        os.replace(name, target)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name)
+        raise
+
+
+def opened(path: str | Path) -> Any:
+    """The file for reading, or StateError."""
+    import h5py
+
+    try:
+        if os.path.getsize(path) > MAX_STATE_BYTES:
+            raise StateError(f"{path}: larger than {MAX_STATE_BYTES} bytes, which no state file is")
+        return h5py.File(path, "r")
+    except OSError as e:
+        raise StateError(f"{path}: not a readable state file: {e}") from e
+
+
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)

@@ -1,0 +1,192 @@
+"""Model: a graph with its weights, where it came from, and what can be done with it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, final
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from stepstream.errors import BlockedError, InputError
+from stepstream.formats import keras
+from stepstream.formats.reading import Reading
+from stepstream.graph.ir import Array, Graph, TimeRole
+from stepstream.graph.passes import drop_identities, scale_input
+from stepstream.graph.validate import validate
+from stepstream.ops.executor import NumpyExecutor
+
+if TYPE_CHECKING:
+    from stepstream.live.stream import Stream
+    from stepstream.live.windowing import Windowing
+    from stepstream.report import Report
+    from stepstream.testing import Verification
+
+
+def load(
+    path_or_keras_model: str | Path | Any,
+    training_length: int | None = None,
+    scale: tuple[Sequence[float], Sequence[float]] | None = None,
+    features: Sequence[str] | None = None,
+    classes: Sequence[str] | None = None,
+) -> Model:
+    """Read a trained model; Keras is not needed and no code from a file is run.
+
+    path_or_keras_model: a `.keras` or `.h5` file, or a Keras model in memory (its weights are copied).
+    training_length: samples per window in training; overrides what the model says.
+    scale: (mean, std), each (features,) or one number; (x - mean) / std is applied before the first layer.
+    features, classes: names of the inputs and of the outputs.
+    Raises ModelFileError for a file that cannot be read, InputError for an argument that does not fit. A model
+    with layers that cannot step loads, says so in `check()`, and raises BlockedError when it is used.
+    """
+    reading = keras.read(path_or_keras_model)
+    if training_length is not None:
+        if isinstance(training_length, bool) or not isinstance(training_length, int) or training_length < 1:
+            raise InputError(f"training_length: expected a whole number from 1, got {training_length!r}")
+        reading = replace(reading, training_length=training_length)
+    if reading.graph is not None and scale is not None:
+        if len(scale) != 2:
+            raise InputError(f"scale: expected (mean, std), got {len(scale)} values")
+        reading = replace(reading, graph=scale_input(reading.graph, *scale))
+    return Model(reading, features, classes)
+
+
+@final
+class Model:
+    """An immutable model, shared freely between threads and streams; made by `load`."""
+
+    def __init__(
+        self, reading: Reading, features: Sequence[str] | None = None, classes: Sequence[str] | None = None
+    ) -> None:
+        self.reading = reading
+        self.features = None if features is None else tuple(features)
+        self.classes = None if classes is None else tuple(classes)
+        if reading.graph is not None:
+            self._executor = NumpyExecutor(drop_identities(reading.graph))
+            self._specs = validate(reading.graph)
+            self._check_names("features", self.features, self.n_features)
+            if self.classes is not None and len(self.output_names) == 1:
+                self._check_names("classes", self.classes, self.output_sizes[0])
+        object.__setattr__(self, "_sealed", True)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if hasattr(self, "_sealed"):
+            raise AttributeError(f"a Model is immutable: load it again to change {name!r}")
+        object.__setattr__(self, name, value)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Model, (self.reading, self.features, self.classes)
+
+    def __repr__(self) -> str:
+        if self.reading.blockers:
+            return f"<Model, blocked by {', '.join(b.layer for b in self.reading.blockers)}>"
+        return (
+            f"<Model {self.n_features} features -> {sum(self.output_sizes)} outputs, "
+            f"training length {self.training_length}, {self.fingerprint[:12]}>"
+        )
+
+    @staticmethod
+    def _check_names(what: str, names: Sequence[str] | None, count: int) -> None:
+        if names is not None and (len(names) != count or len(set(names)) != count):
+            raise InputError(f"{what}: expected {count} different names, got {list(names)}")
+
+    @property
+    def training_length(self) -> int | None:
+        """Samples per window in training, or None where the model does not say."""
+        return self.reading.training_length
+
+    @property
+    def executor(self) -> NumpyExecutor:
+        """What computes; raises BlockedError where the model cannot step."""
+        if self.reading.blockers:
+            raise BlockedError(self.reading.blockers)
+        return self._executor
+
+    @property
+    def graph(self) -> Graph:
+        """The step graph that runs."""
+        return self.executor.graph
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) of architecture, weights and scale; saved beside every state."""
+        return self.graph.fingerprint()
+
+    @property
+    def n_features(self) -> int:
+        return self.executor.graph.inputs[0][1].shape[0]
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        return tuple(name for name, _ in self.graph.outputs)
+
+    @property
+    def output_sizes(self) -> tuple[int, ...]:
+        """Units of each output."""
+        assert self.reading.graph is not None
+        return tuple(self._specs[source].shape[0] for _, source in self.reading.graph.outputs)
+
+    @cached_property
+    def indices(self) -> int | None:
+        """For a model that starts with an Embedding: how many indices it knows; else None."""
+        name = self.graph.inputs[0][0]
+        tables = [len(n.weights["table"]) for n in self.graph.nodes if n.op == "embedding" and n.inputs == (name,)]
+        return min(tables, default=None)
+
+    def check(self) -> Report:
+        """What the model is and whether it steps; prints as a table."""
+        from stepstream.report import report
+
+        return report(self)
+
+    def run(self, X: ArrayLike) -> Array | dict[str, Array]:
+        """The whole model on X (m, time, features), as its framework runs it.
+
+        Returns float32 (m, outputs), or (m, time, outputs) for a model that returns sequences; a dict by output
+        name where there are several.
+        """
+        x = self.batch(X)
+        ys = self.executor.whole(x)
+        return ys[0] if len(ys) == 1 else dict(zip(self.output_names, ys, strict=True))
+
+    def batch(self, X: ArrayLike) -> Array:
+        """X as float32 (m, time, features), or InputError."""
+        try:
+            x = np.asarray(X, np.float32)
+        except (TypeError, ValueError) as e:
+            raise InputError(f"expected numbers of shape (m, time, {self.n_features}), got {type(X).__name__}") from e
+        if x.ndim != 3 or x.shape[2] != self.n_features or not x.shape[1]:
+            raise InputError(f"expected shape (m, time, {self.n_features}) with at least one sample, got {x.shape}")
+        if not np.isfinite(x).all():
+            where = np.argwhere(~np.isfinite(x))[0].tolist()
+            raise InputError(f"expected finite numbers, got {x[tuple(where)]} at {where}; fill or leave out the sample")
+        if self.indices is not None and ((x != np.floor(x)) | (x < 0) | (x >= self.indices)).any():
+            raise InputError(f"expected whole numbers from 0 to {self.indices - 1}: the model starts with an Embedding")
+        return x
+
+    def verify(
+        self, x: ArrayLike | None = None, expected: ArrayLike | None = None, reference: Any = None
+    ) -> Verification:
+        """The contract on x (m, time, features), and against expected outputs or a live Keras model.
+
+        expected: (m, outputs) for the last position or (m, time, outputs) for all. Without x, random samples are
+        made, always the same. Returns a report with `ok`, the largest error, its position and what was compared.
+        """
+        from stepstream.testing import verify
+
+        return verify(self, x, expected, reference)
+
+    def stream(self, windowing: str | Windowing = "auto") -> Stream:
+        """A new stream over this model: "auto", "carry", "tumbling(n)" or "session(gap)"."""
+        from stepstream.live.stream import Stream
+
+        return Stream(self, windowing)
+
+    @property
+    def is_sequence(self) -> bool:
+        """Whether the whole model gives one answer per sample."""
+        assert self.reading.graph is not None
+        return self._specs[self.reading.graph.outputs[0][1]].role is TimeRole.SEQUENCE

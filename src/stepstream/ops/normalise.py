@@ -1,0 +1,89 @@
+"""Normalisation of one sample by stored or by its own statistics."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from stepstream.errors import GraphError
+from stepstream.graph.ir import Array, Node, TensorSpec
+from stepstream.ops.op import Op, Weights, params_of, register
+
+
+class _PerSample(Op):
+    """An op whose weights broadcast against a sample."""
+
+    required: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
+
+    def infer(self, node: Node, x: TensorSpec) -> TensorSpec:
+        for name in (*self.required, *self.optional):
+            if name not in node.weights and name in self.optional:
+                continue
+            shape = node.weights[name].shape if name in node.weights else None
+            if (
+                shape is None
+                or len(shape) > len(x.shape)
+                or any(w not in (1, s) for w, s in zip(shape[::-1], x.shape[::-1], strict=False))
+            ):
+                raise GraphError(f"layer {node.layer!r}: expected {name} to fit samples {x.shape}, got {shape}")
+        return x
+
+
+@register
+class Scale(_PerSample):
+    """y = x * factor + offset."""
+
+    name = "scale"
+    required = ("factor", "offset")
+
+    def apply(self, node: Node, w: Weights, x: Array) -> Array:
+        return x * w["factor"] + w["offset"]
+
+
+@register
+class Standardise(_PerSample):
+    """y = (x - mean) / std."""
+
+    name = "standardise"
+    required = ("mean", "std")
+
+    def apply(self, node: Node, w: Weights, x: Array) -> Array:
+        return (x - w["mean"]) / w["std"]
+
+
+@register
+class BatchNorm(_PerSample):
+    """Inference form of Ioffe & Szegedy 2015 (arXiv:1502.03167): moving statistics only. params: epsilon."""
+
+    name = "batch_norm"
+    required = ("mean", "variance")
+    optional = ("gamma", "beta")
+
+    def infer(self, node: Node, x: TensorSpec) -> TensorSpec:
+        params_of(node, "epsilon")
+        return super().infer(node, x)
+
+    def apply(self, node: Node, w: Weights, x: Array) -> Array:
+        factor = w.get("gamma", 1) / np.sqrt(w["variance"] + w["mean"].dtype.type(node.params["epsilon"]))
+        return x * factor + (w.get("beta", 0) - w["mean"] * factor)
+
+
+@register
+class LayerNorm(_PerSample):
+    """Ba et al. 2016 (arXiv:1607.06450) over the last axis; params: epsilon, rms (root mean square, no centring)."""
+
+    name = "layer_norm"
+    optional = ("gamma", "beta")
+
+    def infer(self, node: Node, x: TensorSpec) -> TensorSpec:
+        params_of(node, "epsilon", "rms")
+        return super().infer(node, x)
+
+    def apply(self, node: Node, w: Weights, x: Array) -> Array:
+        rms = node.params["rms"]
+        x = np.ascontiguousarray(x)
+        centred = x if rms else x - x.mean(axis=-1, keepdims=True)
+        variance = (centred * centred).mean(axis=-1, keepdims=True)
+        y = centred / np.sqrt(variance + x.dtype.type(node.params["epsilon"]))
+        y = y * w["gamma"] if "gamma" in w else y
+        return y + w["beta"] if "beta" in w else y

@@ -1,0 +1,150 @@
+"""LSTM, GRU and simple RNN. Gate order in the weights: LSTM i, f, c, o; GRU z, r, h (as Keras stores them)."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+import numpy as np
+
+from stepstream.errors import GraphError
+from stepstream.graph.ir import Array, Node, StateSlot, TensorSpec, TimeRole
+from stepstream.ops.activation import activate, check_activation
+from stepstream.ops.dense import project
+from stepstream.ops.op import Op, State, Weights, params_of, register
+
+
+class _Recurrent(Op):
+    """params: units, activation, return_sequences, zero_output_for_mask; the first state slot is the output."""
+
+    gates = 1
+
+    def infer(self, node: Node, x: TensorSpec) -> TensorSpec:
+        units, activation, sequences, _ = params_of(
+            node, "units", "activation", "return_sequences", "zero_output_for_mask"
+        )
+        check_activation(node, activation)
+        if x.role is not TimeRole.SEQUENCE or len(x.shape) != 1:
+            raise GraphError(
+                f"layer {node.layer!r}: expected a sequence of vectors, got {x.role} of shape {x.shape}; "
+                "a value that is known only after the last sample cannot be fed back as a sequence"
+            )
+        self.expect(node, "kernel", (x.shape[0], self.gates * units))
+        self.expect(node, "recurrent", (units, self.gates * units))
+        if "bias" in node.weights:
+            self.expect(node, "bias", self.bias_shape(node, units))
+        return TensorSpec((units,), TimeRole.SEQUENCE if sequences else TimeRole.LATEST)
+
+    def bias_shape(self, node: Node, units: int) -> tuple[int, ...]:
+        return (self.gates * units,)
+
+    def slots(self, node: Node) -> tuple[StateSlot, ...]:
+        return (StateSlot("h", (node.params["units"],)),)
+
+    def multiply_adds(self, node: Node) -> int:
+        return node.weights["kernel"].size + node.weights["recurrent"].size
+
+    @abstractmethod
+    def cell(self, node: Node, w: Weights, xw: Array, state: State) -> State:
+        """The new state from xw = x W (+ input bias), (streams, gates * units)."""
+
+    def inputs(self, node: Node, w: Weights, x: Array) -> Array:
+        z = project(x, w["kernel"])
+        return z + w["bias"] if "bias" in w else z
+
+    def step(self, node: Node, w: Weights, x: Array, state: State, mask: Array | None) -> tuple[Array, State]:
+        """x (streams, features), state slots (streams, units) -> y (streams, units) and the new slots."""
+        return self._advance(node, w, self.inputs(node, w, x), state, mask)
+
+    def _advance(self, node: Node, w: Weights, xw: Array, state: State, mask: Array | None) -> tuple[Array, State]:
+        new = self.cell(node, w, xw, state)
+        if mask is None:
+            return new[0], new
+        keep = mask[:, None]
+        new = tuple(np.where(keep, n, s) for n, s in zip(new, state, strict=True))
+        y = np.where(keep, new[0], 0).astype(xw.dtype) if node.params["zero_output_for_mask"] else new[0]
+        return y, new
+
+    def whole(self, node: Node, w: Weights, x: Array, mask: Array | None) -> Array:
+        """x (streams, time, features) -> (streams, time, units), or (streams, units) of the last position."""
+        xw = self.inputs(node, w, x)  # (s, t, gates * u)
+        state: State = tuple(np.zeros((len(x), *s.shape), x.dtype) for s in self.slots(node))
+        y = np.zeros((len(x), x.shape[1], node.params["units"]), x.dtype)
+        for t in range(x.shape[1]):
+            y[:, t], state = self._advance(node, w, xw[:, t], state, None if mask is None else mask[:, t])
+        if node.params["return_sequences"]:
+            return y
+        return y[:, -1] if mask is None or not node.params["zero_output_for_mask"] else state[0]
+
+
+@register
+class SimpleRNN(_Recurrent):
+    """h' = activation(x W + h U + b). Source: Elman 1990."""
+
+    name = "simple_rnn"
+
+    def cell(self, node: Node, w: Weights, xw: Array, state: State) -> State:
+        return (activate(node.params["activation"], xw + project(state[0], w["recurrent"])),)
+
+
+class _Gated(_Recurrent):
+    """params also: recurrent_activation, for the gates."""
+
+    def infer(self, node: Node, x: TensorSpec) -> TensorSpec:
+        check_activation(node, *params_of(node, "recurrent_activation"))
+        return super().infer(node, x)
+
+
+@register
+class LSTM(_Gated):
+    """Source: Hochreiter & Schmidhuber 1997, with the forget gate of Gers et al. 2000."""
+
+    name = "lstm"
+    gates = 4
+
+    def slots(self, node: Node) -> tuple[StateSlot, ...]:
+        units = node.params["units"]
+        return (StateSlot("h", (units,)), StateSlot("c", (units,)))
+
+    def cell(self, node: Node, w: Weights, xw: Array, state: State) -> State:
+        h, c = state
+        act, gate = node.params["activation"], node.params["recurrent_activation"]
+        i, f, g, o = np.split(xw + project(h, w["recurrent"]), 4, axis=1)  # each (s, u)
+        c = activate(gate, f) * c + activate(gate, i) * activate(act, g)
+        return activate(gate, o) * activate(act, c), c
+
+
+@register
+class GRU(_Gated):
+    """Source: Cho et al. 2014 (arXiv:1406.1078); reset_after: the form of cuDNN, with a bias (2, 3 * units)."""
+
+    name = "gru"
+    gates = 3
+
+    def infer(self, node: Node, x: TensorSpec) -> TensorSpec:
+        params_of(node, "reset_after")
+        return super().infer(node, x)
+
+    def bias_shape(self, node: Node, units: int) -> tuple[int, ...]:
+        return (2, 3 * units) if node.params["reset_after"] else (3 * units,)
+
+    def inputs(self, node: Node, w: Weights, x: Array) -> Array:
+        if "bias" not in w:
+            return project(x, w["kernel"])
+        return project(x, w["kernel"]) + (w["bias"][0] if node.params["reset_after"] else w["bias"])
+
+    def cell(self, node: Node, w: Weights, xw: Array, state: State) -> State:
+        (h,) = state
+        u = node.params["units"]
+        act, gate = node.params["activation"], node.params["recurrent_activation"]
+        if node.params["reset_after"]:
+            hu = project(h, w["recurrent"])  # (s, 3u)
+            hu = hu + w["bias"][1] if "bias" in w else hu
+            z = activate(gate, xw[:, :u] + hu[:, :u])
+            r = activate(gate, xw[:, u : 2 * u] + hu[:, u : 2 * u])
+            candidate = activate(act, xw[:, 2 * u :] + r * hu[:, 2 * u :])
+        else:
+            hu = project(h, w["recurrent"][:, : 2 * u])
+            z = activate(gate, xw[:, :u] + hu[:, :u])
+            r = activate(gate, xw[:, u : 2 * u] + hu[:, u:])
+            candidate = activate(act, xw[:, 2 * u :] + project(r * h, w["recurrent"][:, 2 * u :]))
+        return (z * h + (1 - z) * candidate,)

@@ -1,0 +1,155 @@
+"""What `Model.check` says: a table for a person, a dict for a program, HTML for a notebook."""
+
+from __future__ import annotations
+
+import html
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from stepstream.graph.streamable import Blocker
+from stepstream.ops import REGISTRY
+
+if TYPE_CHECKING:
+    from stepstream.model import Model
+
+COLUMNS = ("layer", "kind", "role", "output", "state", "multiply-adds")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One layer. state: {slot: shape}; None in role and output where the model is blocked."""
+
+    layer: str
+    kind: str
+    role: str | None
+    output: tuple[int, ...] | None
+    state: dict[str, tuple[int, ...]]
+    multiply_adds: int
+
+    def cells(self) -> tuple[str, ...]:
+        state = ", ".join(f"{slot} {size[0]}" for slot, size in self.state.items())
+        output = "" if self.output is None else "x".join(map(str, self.output))
+        return (
+            self.layer,
+            self.kind,
+            self.role or "",
+            output,
+            state,
+            f"{self.multiply_adds:,}" if self.multiply_adds else "",
+        )
+
+
+@dataclass(frozen=True)
+class Report:
+    """`ok`: whether the model steps. state_floats: float32 values that one stream carries."""
+
+    ok: bool
+    training_length: int | None
+    features: int | None
+    feature_names: tuple[str, ...] | None
+    outputs: dict[str, int]
+    classes: tuple[str, ...] | None
+    rows: tuple[Row, ...]
+    blockers: tuple[Blocker, ...]
+    state_floats: int
+    multiply_adds: int
+    fingerprint: str | None
+    writer: str
+    format: str
+    date: str | None
+    notes: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        data = {k: v for k, v in vars(self).items() if k not in {"rows", "blockers"}}
+        data["layers"] = [vars(r) for r in self.rows]
+        data["blockers"] = [vars(b) for b in self.blockers]
+        return data
+
+    def summary(self) -> list[str]:
+        """The lines above the table."""
+        date = f", saved {self.date}" if self.date else ""
+        lines = [f"written by {self.writer} ({self.format}{date})"]
+        length = (
+            f"{self.training_length} samples" if self.training_length else "not known; give training_length= to load()"
+        )
+        lines.append(f"training length: {length}")
+        if self.ok:
+            names = f": {', '.join(self.feature_names)}" if self.feature_names else ""
+            outputs = ", ".join(f"{name} ({units})" for name, units in self.outputs.items())
+            lines.append(f"{self.features} features{names} -> {outputs}")
+            lines.append(
+                f"one stream carries {self.state_floats} floats; a step costs {self.multiply_adds:,} multiply-adds"
+            )
+        return lines + [f"note: {note}" for note in self.notes]
+
+    def verdict(self) -> str:
+        if self.ok:
+            return "this model steps on a stream"
+        count = len(self.blockers)
+        return f"this model does not step: {count} layer{'s' if count > 1 else ''} in the way"
+
+    def __str__(self) -> str:
+        table = [COLUMNS, *(r.cells() for r in self.rows)]
+        widths = [max(len(row[i]) for row in table) for i in range(len(COLUMNS))]
+        lines = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in table]
+        lines.insert(1, "  ".join("-" * w for w in widths))
+        blocked = [f"{b.layer} ({b.kind}): {b.reason}\n  remedy: {b.remedy}" for b in self.blockers]
+        return "\n".join([*self.summary(), "", *lines, "", self.verdict(), *blocked])
+
+    def _repr_html_(self) -> str:
+        def row(cells: tuple[str, ...], tag: str) -> str:
+            return "<tr>" + "".join(f"<{tag}>{html.escape(c)}</{tag}>" for c in cells) + "</tr>"
+
+        head = "<br>".join(html.escape(line) for line in self.summary())
+        body = "".join(row(r.cells(), "td") for r in self.rows)
+        blocked = "".join(
+            f"<li><b>{html.escape(b.layer)}</b> ({html.escape(b.kind)}): {html.escape(b.reason)}"
+            f"<br>remedy: {html.escape(b.remedy)}</li>"
+            for b in self.blockers
+        )
+        return (
+            f"<p>{head}</p><table><thead>{row(COLUMNS, 'th')}</thead><tbody>{body}</tbody></table>"
+            f"<p><b>{self.verdict()}</b></p><ul>{blocked}</ul>"
+        )
+
+
+def report(model: Model) -> Report:
+    reading = model.reading
+    nodes = {n.layer: n for n in reading.graph.nodes} if reading.graph else {}
+    specs = model._specs if reading.graph else {}
+    layers = [(info.name, info.kind) for info in reading.layers]
+    if "scale" in nodes and all(name != "scale" for name, _ in layers):
+        layers.insert(1 if layers[0][1] == "InputLayer" else 0, ("scale", "(x - mean) / std"))
+    rows = []
+    for name, kind in layers:
+        node = nodes.get(name)
+        spec = specs.get(name)
+        rows.append(
+            Row(
+                name,
+                kind,
+                str(spec.role) if spec else None,
+                spec.shape if spec else None,
+                {s.name: s.shape for s in REGISTRY[node.op].slots(node)} if node else {},
+                REGISTRY[node.op].multiply_adds(node) if node else 0,
+            )
+        )
+    ok = reading.graph is not None
+    return Report(
+        ok=ok,
+        training_length=model.training_length,
+        features=model.n_features if ok else None,
+        feature_names=model.features,
+        outputs=dict(zip(model.output_names, model.output_sizes, strict=True)) if ok else {},
+        classes=model.classes,
+        rows=tuple(rows),
+        blockers=reading.blockers,
+        state_floats=model.executor.state_size if ok else 0,
+        multiply_adds=sum(r.multiply_adds for r in rows),
+        fingerprint=model.fingerprint if ok else None,
+        writer=reading.provenance.writer,
+        format=reading.provenance.format,
+        date=reading.provenance.date,
+        notes=reading.notes,
+    )

@@ -1,0 +1,234 @@
+"""The contract as code: `verify_contract(model)` proves it, `verify` measures it against others.
+
+    step(x[0]), ... step(x[t])  ==  whole(x[0..t])  ==  the original framework on x[0..t]
+
+and, bit for bit: the same stream gives the same outputs in any batch, beside any neighbour (even NaN), and however
+often its state was saved and restored.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from stepstream.errors import InputError, StepstreamError
+from stepstream.graph.ir import Array
+from stepstream.ops.executor import NumpyExecutor
+
+if TYPE_CHECKING:
+    from stepstream.live.stream import Stream
+    from stepstream.model import Model
+
+TOLERANCE = 1e-5
+
+
+class ContractError(StepstreamError, AssertionError):
+    """The contract does not hold; the message lists what failed."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One comparison. error: the largest, absolute or relative to values above 1; position: where (0 is first)."""
+
+    name: str
+    compared_with: str
+    error: float
+    position: int | None
+    tolerance: float
+    ok: bool
+    note: str = ""
+
+    def __str__(self) -> str:
+        at = "" if self.position is None else f" at position {self.position}"
+        note = f" ({self.note})" if self.note else ""
+        mark = "ok    " if self.ok else "FAILED"
+        return (
+            f"{mark} {self.name}: compared with {self.compared_with}, largest error {self.error:.2g}{at}, "
+            f"allowed {self.tolerance:.2g}{note}"
+        )
+
+
+@dataclass(frozen=True)
+class Verification:
+    checks: tuple[Check, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        return all(c.ok for c in self.checks)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"ok": self.ok, "checks": [asdict(c) for c in self.checks], "notes": list(self.notes)}
+
+    def __str__(self) -> str:
+        return "\n".join([*map(str, self.checks), *self.notes])
+
+
+def samples(model: Model, streams: int = 4, time: int | None = None, seed: int = 0) -> Array:
+    """Random samples that the model takes, float32 (streams, time, features); the same for the same seed."""
+    time = time or min(model.training_length or 12, 24)
+    rng = np.random.default_rng(seed)
+    shape = (streams, time, model.n_features)
+    if model.indices is not None:
+        return rng.integers(0, model.indices, shape).astype(np.float32)
+    return rng.normal(size=shape).astype(np.float32)
+
+
+def verify_contract(model: Model, x: ArrayLike | None = None) -> Verification:
+    """Prove the contract on x (m, time, features) or on random samples; raises ContractError where it breaks."""
+    result = Verification(tuple(_contract(model, samples(model) if x is None else model.batch(x))))
+    if not result.ok:
+        raise ContractError("\n".join(str(c) for c in result.checks if not c.ok))
+    return result
+
+
+def verify(model: Model, x: ArrayLike | None, expected: ArrayLike | None, reference: Any) -> Verification:
+    """See `Model.verify`."""
+    if x is None and expected is not None:
+        raise InputError("expected outputs were given without the samples they belong to; give x=")
+    data = samples(model) if x is None else model.batch(x)
+    checks = list(_contract(model, data))
+    notes = []
+    if expected is not None:
+        checks.append(_expected(model, data, np.asarray(expected)))
+    if reference is not None:
+        checks.append(_reference(model, data, reference))
+    if expected is None and reference is None:
+        notes.append("compared with itself alone: give expected outputs or a live Keras model to compare with")
+    return Verification(tuple(checks), tuple(notes))
+
+
+def stepped(executor: NumpyExecutor, x: Array) -> Array:
+    """All answers, step by step: x (m, time, features) -> (m, time, all outputs side by side)."""
+    state, out = executor.initial_state(len(x)), []
+    for t in range(x.shape[1]):
+        ys, state = executor.step(x[:, t], state)
+        out.append(np.concatenate(ys, axis=1))
+    return np.stack(out, axis=1)
+
+
+def difference(a: Array, b: Array) -> Array:
+    """Absolute, or relative to b where that is above 1; the same non-finite value counts as equal."""
+    a, b = a.astype(np.float64), b.astype(np.float64)
+    with np.errstate(all="ignore"):
+        d = np.abs(a - b) / np.maximum(1, np.abs(b))
+    return np.where((a == b) | (np.isnan(a) & np.isnan(b)), 0, np.where(np.isnan(d), np.inf, d))
+
+
+def compare(name: str, compared_with: str, ours: Array, theirs: Array, exact: Array) -> Check:
+    """All (m, time, outputs); `exact` is the float64 run that says how well float32 can do at all."""
+    d = difference(ours, theirs)
+    theirs_off, ours_off = difference(theirs, exact).max(), difference(ours, exact).max()
+    note = ""
+    tolerance = TOLERANCE
+    if max(theirs_off, ours_off) > TOLERANCE:
+        tolerance = max(TOLERANCE, 10 * float(theirs_off)) if np.isfinite(theirs_off) else TOLERANCE
+        note = f"ill-conditioned: float32 itself is {theirs_off:.1g} off a float64 run"
+    error = float(d.max())
+    position = int(np.unravel_index(int(d.argmax()), d.shape)[1])
+    return Check(name, compared_with, error, position, tolerance, error <= tolerance, note)
+
+
+def _contract(model: Model, x: Array) -> list[Check]:
+    executor = model.executor
+    exact = stepped(NumpyExecutor(model.graph, np.float64), x)
+    ours = stepped(executor, x)
+    whole = np.stack([np.concatenate(executor.last(x[:, : t + 1]), axis=1) for t in range(x.shape[1])], axis=1)
+    checks = [compare("step equals whole", "the whole pass at every position", ours, whole, exact)]
+
+    def same(name: str, other: Array, reference: Array = ours) -> None:
+        d = np.where(other.view(np.uint32) == reference.view(np.uint32), 0.0, difference(other, reference))
+        differs = other.view(np.uint32) != reference.view(np.uint32)
+        where = int(np.argwhere(differs)[0][1]) if differs.any() else None
+        checks.append(
+            Check(name, "the same streams, bit for bit", float(d.max(initial=0)), where, 0, not differs.any())
+        )
+
+    same("one stream at a time", np.concatenate([stepped(executor, x[i : i + 1]) for i in range(len(x))]))
+    same("in another order", stepped(executor, x[::-1])[::-1])
+    wide = np.concatenate([x] * 3)
+    same("in a larger batch", stepped(executor, wide)[len(x) : 2 * len(x)])
+    poisoned = np.concatenate([np.full_like(x, np.nan), x, np.full_like(x, 3e38)])
+    same("beside NaN and garbage", stepped(executor, poisoned)[len(x) : 2 * len(x)])
+    same("saved and restored at every position", _restored(executor, x))
+    used, fresh = model.stream("carry"), model.stream("carry")
+    _answers(used, x[-1])
+    used.reset()
+    same("reset equals fresh", _answers(used, x[0]), _answers(fresh, x[0]))
+    return checks
+
+
+def _restored(executor: NumpyExecutor, x: Array) -> Array:
+    """Every state goes through its logical slots as bytes, to a new executor, at every position."""
+    out, state = [], executor.initial_state(len(x))
+    for t in range(x.shape[1]):
+        other = NumpyExecutor(executor.graph)
+        rows = []
+        for row in state:
+            slots = {k: (v.tobytes(), v.shape) for k, v in executor.unpack(row).items()}
+            rows.append(other.pack({k: np.frombuffer(b, np.float32).reshape(s) for k, (b, s) in slots.items()}))
+        ys, state = other.step(x[:, t], np.stack(rows))
+        out.append(np.concatenate(ys, axis=1))
+    return np.stack(out, axis=1)
+
+
+def _answers(stream: Stream, x: Array) -> Array:
+    """(1, time, outputs), up to a sample that the stream refuses because the numbers overflow."""
+    out = []
+    for sample in x:
+        try:
+            y = stream.step(sample)
+        except InputError:
+            break
+        parts = list(y.values()) if isinstance(y, dict) else [y]
+        out.append(np.concatenate([np.atleast_1d(np.float32(p)) for p in parts]))
+    return np.array(out, np.float32).reshape(1, len(out), -1)
+
+
+def _expected(model: Model, x: Array, expected: Array) -> Check:
+    units = sum(model.output_sizes)
+    m, time, _ = x.shape
+    expected = expected.reshape(m, 1) if expected.shape == (m,) and units == 1 else expected
+    if expected.shape == (m, units):
+        positions = [time - 1]
+        expected = expected[:, None]
+    elif expected.shape == (m, time, units):
+        positions = list(range(time))
+    else:
+        raise InputError(f"expected outputs of shape {(m, units)} or {(m, time, units)}, got {expected.shape}")
+    exact = stepped(NumpyExecutor(model.graph, np.float64), x)[:, positions]
+    ours = stepped(model.executor, x)[:, positions]
+    check = compare("step equals expected", "the expected outputs", ours, expected, exact)
+    assert check.position is not None
+    return Check(**{**asdict(check), "position": positions[check.position]})
+
+
+def _reference(model: Model, x: Array, reference: Any) -> Check:
+    time = x.shape[1]
+    fixed = reference.input_shape[1]
+    if fixed is not None and fixed > time:
+        raise InputError(f"the reference takes {fixed} samples, got {time}; give x with at least that many")
+    x = x[:, :fixed]
+    flat = x[..., 0] if model.indices is not None and len(reference.input_shape) == 2 else x
+
+    def run(data: Array) -> Array:
+        ys = reference.predict_on_batch(data)
+        ys = list(ys.values()) if isinstance(ys, dict) else ys if isinstance(ys, list | tuple) else [ys]
+        return np.concatenate([np.asarray(y) for y in ys], axis=-1)
+
+    full = run(flat)
+    if full.ndim == 3:
+        positions = list(range(x.shape[1]))
+        theirs = full
+    else:
+        positions = [x.shape[1] - 1] if fixed is not None else list(range(x.shape[1]))
+        theirs = np.stack([run(flat[:, : t + 1]) for t in positions], axis=1)
+    exact = stepped(NumpyExecutor(model.graph, np.float64), x)[:, positions]
+    ours = stepped(model.executor, x)[:, positions]
+    module = type(reference).__module__.partition(".")[0]
+    check = compare("step equals the reference", f"live {module}", ours, theirs, exact)
+    assert check.position is not None
+    return Check(**{**asdict(check), "position": positions[check.position]})

@@ -1,0 +1,30 @@
+"""Shared fixtures. The Keras back end is chosen before anything imports Keras."""
+
+import os
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("KERAS_BACKEND", "jax")
+
+import stepstream
+
+
+@pytest.fixture
+def motions():
+    """The packaged model's folder."""
+    return Path(str(files("stepstream") / "data" / "motions"))
+
+
+@pytest.fixture
+def model(motions):
+    return stepstream.load(motions / "model.keras", features=["x", "y", "z"])
+
+
+@pytest.fixture
+def cases():
+    folder = os.environ.get("STEPSTREAM_CASES")
+    if not folder:
+        pytest.skip("STEPSTREAM_CASES is not set")
+    return Path(folder)

@@ -1,0 +1,54 @@
+"""The contract for every op that exists, and bit equality for many sizes."""
+
+import numpy as np
+import pytest
+
+from make import EXAMPLES, dense, model_of, question, recurrent
+from stepstream.ops import REGISTRY
+from stepstream.ops.activation import FUNCTIONS
+from stepstream.testing import stepped, verify_contract
+
+
+@pytest.mark.parametrize("op", sorted(REGISTRY))
+def test_every_op_keeps_the_contract(op):
+    assert op in EXAMPLES, f"give the op {op!r} an example in tests/make.py"
+    verify_contract(model_of(*EXAMPLES[op], features=1 if op == "embedding" else 3))
+
+
+@pytest.mark.parametrize("activation", sorted(set(FUNCTIONS) - {"glu"}))
+@pytest.mark.parametrize("op", ["simple_rnn", "gru", "lstm"])
+def test_every_activation_inside_every_recurrent_layer(op, activation):
+    verify_contract(model_of(recurrent(op, 3, 4, activation=activation)))
+
+
+@pytest.mark.parametrize("units", [1, 3, 16, 100, 256])
+@pytest.mark.parametrize("op", ["simple_rnn", "gru", "lstm"])
+def test_same_bits_in_every_batch(op, units):
+    model = model_of(recurrent(op, 3, units), recurrent(op, units, units, sequences=False), dense(units, 2))
+    x = np.random.default_rng(0).normal(size=(64, 5, 3)).astype(np.float32)
+    alone = np.concatenate([stepped(model.executor, x[i : i + 1]) for i in range(64)])
+    for batch in (2, 7, 64):
+        together = np.concatenate([stepped(model.executor, x[i : i + batch]) for i in range(0, 64, batch)])
+        assert together.tobytes() == alone.tobytes()
+
+
+def test_the_question_at_100_samples():
+    model = question()
+    x = np.random.default_rng(1).normal(size=(2, 100, 3)).astype(np.float32)
+    y = stepped(model.executor, x)
+    assert np.ptp(y, axis=1).min() > 0.2  # the comparison is of something that moves
+    verify_contract(model, x)
+
+
+def test_masked_samples_leave_the_state_alone():
+    model = model_of(recurrent("lstm", 3, 4), recurrent("gru", 4, 3), dense(3, 1))
+    x = np.random.default_rng(2).normal(size=(1, 6, 3)).astype(np.float32)
+    mask = np.array([[True, False, True, True, False, True]])
+    (whole,) = model.executor.whole(x, mask)
+    stream = model.stream("carry")
+    answers = [stream.step(x[0, t], mask=bool(mask[0, t])) for t in range(6)]
+    np.testing.assert_allclose(answers, whole[0, :, 0], atol=1e-6)
+    kept = model.stream("carry").steps(x[:, mask[0]])
+    np.testing.assert_array_equal(np.array(answers, np.float32)[mask[0]], kept[:, 0])
+    assert answers[1] == answers[0]
+    assert stream.age == 6
