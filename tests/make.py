@@ -76,6 +76,6 @@ EXAMPLES = {
     ],
     "layer_norm": [
         recurrent("lstm", 3, 4),
-        ("layer_norm", {"epsilon": 1e-3, "rms": False}, {"gamma": random(4), "beta": random(4, seed=1)}),
+        ("layer_norm", {"epsilon": 1e-3, "centre": True}, {"gamma": random(4), "beta": random(4, seed=1)}),
     ],
 }

@@ -19,13 +19,14 @@ from typing import Any
 import numpy as np
 
 from stepstream.errors import GraphError, InputError, ModelFileError
+from stepstream.formats.hdf5 import weight
 from stepstream.formats.keras_layers import Blocked, Layer, convert
 from stepstream.formats.reading import LayerInfo, Provenance, Reading
 from stepstream.graph.ir import Array, Graph, Node, TensorSpec, TimeRole
 from stepstream.graph.streamable import Blocker
 from stepstream.graph.validate import validate
 
-Weights = Callable[[Mapping[str, Any], int], list[Array]]  # (layer entry, index among the layers) -> arrays
+Weights = Callable[[Mapping[str, Any]], list[Array]]  # layer entry -> arrays, in the order of the file
 MAX_JSON_BYTES = 64 * 2**20
 
 
@@ -83,7 +84,7 @@ def _read_archive(path: Path) -> Reading:
 def _archive_weights(file: Any, where: str) -> Weights:
     counters: Counter[str] = Counter()
 
-    def weights(entry: Mapping[str, Any], _: int) -> list[Array]:
+    def weights(entry: Mapping[str, Any]) -> list[Array]:
         kind = snake_case(entry["class_name"])
         place = f"layers/{kind}" + (f"_{counters[kind]}" if counters[kind] else "")
         counters[kind] += 1
@@ -97,29 +98,27 @@ def _archive_weights(file: Any, where: str) -> Weights:
         found: list[Array] = []
         for inner in ("vars", "cell/vars", "layer/vars"):
             group = file[place].get(inner, {})
-            found += [np.asarray(group[key]) for key in sorted(group, key=int)]
+            found += [weight(group[key]) for key in sorted(group, key=int)]
         return found
 
     return weights
 
 
 def _read_model(model: Any) -> Reading:
-    package = type(model).__module__.partition(".")[0]
-    library = next((sys.modules[k] for k in (package, "keras", "tf_keras") if k in sys.modules), None)
-    version = str(getattr(library, "__version__", "3"))
-    try:
-        config = {"class_name": type(model).__name__, "config": model.get_config()}
-    except NotImplementedError as e:
+    bases = [c for c in type(model).__mro__ if c.__module__.partition(".")[0] in {"keras", "tf_keras"}]
+    if not bases:
+        raise InputError(f"expected a path or a Keras model, got {type(model).__name__}")
+    version = str(getattr(sys.modules[bases[0].__module__.partition(".")[0]], "__version__", "3"))
+    kind = next((c.__name__ for c in bases if c.__name__ in {"Sequential", "Functional"}), None)
+    if kind is None:
         raise InputError(
-            "expected a Sequential or Functional model, got a subclassed one whose layers only its code knows; "
+            f"expected a Sequential or Functional model, got {type(model).__name__}, whose layers only its code knows; "
             "rebuild it with the Functional API"
-        ) from e
-    if config["class_name"] not in {"Sequential", "Functional", "Model"}:
-        bases = [c.__name__ for c in type(model).__mro__]
-        config["class_name"] = next((b for b in bases if b in {"Sequential", "Functional"}), config["class_name"])
+        )
+    config = {"class_name": kind, "config": model.get_config()}
     by_name = {layer.name: layer for layer in model.layers}
 
-    def weights(entry: Mapping[str, Any], _: int) -> list[Array]:
+    def weights(entry: Mapping[str, Any]) -> list[Array]:
         layer = by_name.get(entry["config"].get("name"))
         if layer is None:
             return []
@@ -189,7 +188,7 @@ def _assemble(config: Mapping[str, Any], weights: Weights, version: str, provena
         name = entry["config"]["name"]
         inner = entry["config"]
         policies.add(_policy(inner.get("dtype")))
-        arrays = weights(entry, index + 1)
+        arrays = weights(entry)
         if entry["class_name"] == "InputLayer":
             index += kind != "Sequential"  # Sequential.layers leaves it out
             continue

@@ -10,9 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from stepstream.errors import ModelFileError
+from stepstream.formats.hdf5 import weight
 from stepstream.formats.reading import Provenance, Reading
 from stepstream.graph.ir import Array
 
@@ -37,11 +36,11 @@ def read(path: Path) -> Reading:
                 raise ModelFileError(f"{path}: expected a file by Keras 2 or later, got one by Keras {version}")
             config = parse_json(_text(file.attrs["model_config"]), f"{path}: model_config")
 
-            def weights(entry: Mapping[str, Any], _: int) -> list[Array]:
+            def weights(entry: Mapping[str, Any]) -> list[Array]:
                 name = entry["config"]["name"]
                 if name not in root:
                     return []
-                return [np.asarray(root[name][_text(w)]) for w in root[name].attrs.get("weight_names", [])]
+                return [weight(root[name][_text(w)]) for w in root[name].attrs.get("weight_names", [])]
 
             provenance = Provenance("HDF5", f"Keras {version}, {backend}")
             return assemble(config, weights, version, provenance, str(path))

@@ -197,15 +197,12 @@ def _batch_norm(layer: Layer) -> Node:
 
 def _layer_norm(layer: Layer) -> Node:
     layer.over_last_axis("normalisation")
-    rms = bool(layer.config.get("rms_scaling", False))
-    names = [
-        n
-        for n, key in (("gamma", "scale"), ("beta", "center"))
-        if layer.config.get(key, True) or (rms and n == "gamma")
-    ]
-    if rms:
-        names = ["gamma"]  # Keras leaves the centre out then
-    params = {"epsilon": layer.number("epsilon", default=1e-3), "rms": rms}
+    config = layer.config
+    if config.get("rms_scaling"):
+        names = ["gamma"]  # and neither centre nor beta
+    else:
+        names = [n for n, key in (("gamma", "scale"), ("beta", "center")) if config.get(key, True)]
+    params = {"epsilon": layer.number("epsilon", default=1e-3), "centre": not config.get("rms_scaling")}
     return "layer_norm", params, layer.named_weights(*names)
 
 

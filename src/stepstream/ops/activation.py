@@ -149,12 +149,16 @@ def log_softmax(x: Array) -> Array:
 
 
 def sparsemax(x: Array) -> Array:
-    """Martins & Astudillo 2016, arXiv:1602.02068."""
+    """Martins & Astudillo 2016 (arXiv:1602.02068), as Keras 3 computes it.
+
+    The paper's threshold takes the sum of the k largest values; Keras takes the sum of all k partial sums.
+    """
     z = np.sort(x, axis=-1)[..., ::-1]
-    total = np.cumsum(z, axis=-1)
+    partial = np.cumsum(z, axis=-1)
     rank = np.arange(1, x.shape[-1] + 1, dtype=x.dtype)
-    k = np.maximum((1 + rank * z > total).sum(axis=-1, keepdims=True), 1)
-    tau = (np.take_along_axis(total, k - 1, axis=-1) - 1) / k.astype(x.dtype)
+    support = z - (partial - 1) / rank > 0
+    k = np.maximum(support.sum(axis=-1, keepdims=True), 1).astype(x.dtype)
+    tau = (np.where(support, partial, 0).sum(axis=-1, keepdims=True) - 1) / k
     return np.maximum(x - tau, 0)
 
 

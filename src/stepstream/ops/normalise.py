@@ -70,20 +70,22 @@ class BatchNorm(_PerSample):
 
 @register
 class LayerNorm(_PerSample):
-    """Ba et al. 2016 (arXiv:1607.06450) over the last axis; params: epsilon, rms (root mean square, no centring)."""
+    """Ba et al. 2016 (arXiv:1607.06450) over the last axis; params: epsilon, centre.
+
+    centre=False is what Keras calls rms_scaling: division by the standard deviation alone.
+    """
 
     name = "layer_norm"
     optional = ("gamma", "beta")
 
     def infer(self, node: Node, x: TensorSpec) -> TensorSpec:
-        params_of(node, "epsilon", "rms")
+        params_of(node, "epsilon", "centre")
         return super().infer(node, x)
 
     def apply(self, node: Node, w: Weights, x: Array) -> Array:
-        rms = node.params["rms"]
         x = np.ascontiguousarray(x)
-        centred = x if rms else x - x.mean(axis=-1, keepdims=True)
+        centred = x - x.mean(axis=-1, keepdims=True)
         variance = (centred * centred).mean(axis=-1, keepdims=True)
-        y = centred / np.sqrt(variance + x.dtype.type(node.params["epsilon"]))
+        y = (centred if node.params["centre"] else x) / np.sqrt(variance + x.dtype.type(node.params["epsilon"]))
         y = y * w["gamma"] if "gamma" in w else y
         return y + w["beta"] if "beta" in w else y
