@@ -14,8 +14,7 @@ import numpy as np
 from keras import layers
 
 import stepstream
-from stepstream.ops.executor import NumpyExecutor
-from stepstream.testing import compare, stepped
+from stepstream.testing import compare, stepped, yardstick
 
 RECURRENT = {"lstm": layers.LSTM, "gru": layers.GRU, "simple_rnn": layers.SimpleRNN}
 ACTIVATIONS = [
@@ -185,11 +184,11 @@ def check(name: str, shape: tuple[int, ...], chain: Build, source) -> str:
     whole = np.asarray(model.predict_on_batch(x))
     ours = stepstream.load(source(model))
     data = x if x.ndim == 3 else x[..., None]
-    exact = stepped(NumpyExecutor(ours.graph, np.float64), data)
+    measure = yardstick(ours, data)
     steps = stepped(ours.executor, data)
     checks = [
-        compare("step", "the twin", steps, theirs, exact),
-        compare("whole", "the model", ours.run(data)[:, None], whole[:, None], exact[:, -1:]),
+        compare("step", "the twin", steps, theirs, measure),
+        compare("whole", "the model", ours.run(data)[:, None], whole[:, None], measure.at([shape[0] - 1])),
     ]
     wrong = [f"{name}: {c}" for c in checks if not c.ok]
     if np.ptp(theirs, axis=(0, 1)).max() < MOVES:
