@@ -6,12 +6,14 @@ import csv
 import hashlib
 import io
 import json
+import math
 import os
 import signal
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from time import monotonic
 from types import FrameType
 from typing import IO, Annotated, Any
 
@@ -30,7 +32,6 @@ from stepstream.live.stream import Stream
 from stepstream.live.windowing import Windowing
 from stepstream.model import Model
 
-SAVE_EVERY = 50_000  # records between two saved states, so that a kill costs little
 BAR_FROM_BYTES = 2**20
 HEAD_BYTES = 4096  # enough of an input to know it again
 _TRUE = {"1", "true", "t", "yes", "y"}
@@ -59,6 +60,7 @@ def run(
     scale: ScaleOption = None,
     watch: Annotated[bool, typer.Option("--watch", help="Show the streams live, on standard error.")] = False,
     as_json: JsonOption = False,
+    save_every: Annotated[float, typer.Option(min=0, help="Seconds between two savings of the state.")] = 5.0,
 ) -> None:
     """Give the model's answer after every record; Ctrl-C and SIGTERM save the state."""
     if on_bad not in {"stop", "skip"}:
@@ -74,13 +76,15 @@ def run(
     quiet = view is not None and out is None and sys.stdout.isatty()
     try:
         with stop.listening(), _writer(out, done, as_json, job.columns) as sink, _progress(source, view) as advance:
-            for count, answer in job.answers():
+            saved = monotonic()
+            for answer in job.answers():
                 if not quiet:
                     sink.write(answer)
                 if view is not None:
                     view.add(answer["key"] or "stream", *job.newest)
-                if state is not None and count % SAVE_EVERY == 0:
+                if state is not None and monotonic() - saved >= save_every:
                     job.save(state, input, sink.position())
+                    saved = monotonic()
                 advance()
                 if stop.code is not None:
                     break
@@ -157,8 +161,8 @@ class _Job:
         states = {key: stream.snapshot() for key, stream in self.streams.items()}
         snapshot.save_streams(state, self.model, self.windowing, states, position)
 
-    def answers(self) -> Iterator[tuple[int, dict[str, Any]]]:
-        """(records so far, output row) for each record that could be used."""
+    def answers(self) -> Iterator[dict[str, Any]]:
+        """The output row of each record that could be used."""
         for record in self.source.records:
             try:
                 row = self._answer(record)
@@ -171,7 +175,7 @@ class _Job:
                 self.records += 1
                 continue
             self.records += 1
-            yield self.records, row
+            yield row
 
     def _stream(self, key: str) -> Stream:
         if key not in self.streams:
@@ -218,9 +222,12 @@ def _field(fields: Mapping[str, Any], name: str) -> Any:
 
 def _number(value: Any, name: str) -> float:
     try:
-        return float(value)
+        number = float(value)
     except (TypeError, ValueError):
         raise InputError(f"expected a number in {name!r}, got {value!r}") from None
+    if not math.isfinite(number):
+        raise InputError(f"expected a finite number in {name!r}, got {value!r}")
+    return number
 
 
 def _flag(value: Any, name: str) -> bool:

@@ -29,7 +29,10 @@ def scale_input(graph: Graph, mean: Sequence[float], std: Sequence[float]) -> Gr
     name, spec = graph.inputs[0]
     arrays = []
     for label, values in (("mean", mean), ("std", std)):
-        array = np.asarray(values, np.float32)
+        try:
+            array = np.asarray(values, np.float32)
+        except (TypeError, ValueError) as e:
+            raise InputError(f"scale: expected {spec.shape[0]} numbers for {label}, got {values!r}") from e
         if array.ndim == 0:
             array = np.broadcast_to(array, spec.shape)
         if array.shape != spec.shape or not np.isfinite(array).all():

@@ -1,0 +1,297 @@
+"""`stepstream run` from outside: files, pipes, signals and continued runs."""
+
+import csv
+import gzip
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from datetime import datetime
+
+import numpy as np
+import pytest
+
+import stepstream
+
+STEPSTREAM = [sys.executable, "-m", "stepstream"]
+HEADER = "key,time,age,dense,complete,beyond_training_length"
+
+
+@pytest.fixture
+def path(motions):
+    return str(motions / "model.keras")
+
+
+@pytest.fixture
+def recording(motions):
+    return motions / "recording.csv"
+
+
+def run(*arguments, data=None, code=0, env=None):
+    out = subprocess.run(
+        [*STEPSTREAM, *map(str, arguments)],
+        input=data,
+        capture_output=True,
+        check=False,
+        env={**os.environ, **(env or {})},
+        timeout=120,
+    )
+    assert out.returncode == code, out.stderr.decode()
+    return out
+
+
+def rows(out):
+    return list(csv.DictReader(io.StringIO(out.stdout.decode() if hasattr(out, "stdout") else out)))
+
+
+KEYED = ("--key", "key", "--time", "time", "--windowing", "carry")
+
+
+def test_every_record_gets_the_answer_of_its_stream(path, recording, model):
+    got = rows(run("run", path, recording, *KEYED))
+    streams = {}
+    with recording.open() as f:
+        for record, answer in zip(csv.DictReader(f), got, strict=True):
+            stream = streams.setdefault(record["key"], model.stream("carry"))
+            y = stream.step([float(record[n]) for n in "xyz"], time=datetime.fromisoformat(record["time"]).timestamp())
+            assert answer["key"] == record["key"]
+            assert answer["time"] == record["time"]
+            assert int(answer["age"]) == stream.age
+            assert np.float32(answer["dense"]) == np.float32(y)
+            assert answer["complete"] == str(stream.complete).lower()
+    assert len(got) == 600
+
+
+def test_all_input_forms_give_the_same_bytes(path, recording, tmp_path):
+    expected = run("run", path, recording, *KEYED).stdout
+    text = recording.read_text()
+    records = list(csv.DictReader(io.StringIO(text)))
+    (tmp_path / "r.csv.gz").write_bytes(gzip.compress(text.encode()))
+    (tmp_path / "bom.csv").write_bytes(b"\xef\xbb\xbf" + text.encode())
+    (tmp_path / "crlf.csv").write_bytes(text.replace("\n", "\r\n").encode())
+    (tmp_path / "semicolon.csv").write_text(text.replace(",", ";"))
+    numbers = [{k: v if k in ("key", "time") else float(v) for k, v in r.items()} for r in records]
+    (tmp_path / "r.jsonl").write_text("".join(json.dumps(r) + "\n" for r in numbers))
+    (tmp_path / "bare.csv").write_text(text.partition("\n")[2])
+    forms = [[tmp_path / n] for n in ("r.csv.gz", "bom.csv", "crlf.csv", "r.jsonl")]
+    forms.append([tmp_path / "semicolon.csv", "--delimiter", ";"])
+    for form in forms:
+        assert run("run", path, *form, *KEYED).stdout == expected, form
+    assert run("run", path, *KEYED, data=text.encode()).stdout == expected
+    assert run("run", path, *KEYED, data=(tmp_path / "r.jsonl").read_bytes()).stdout == expected
+    bare = ("--no-header", "--key", "0", "--time", "1", "--features", "2,3,4", "--windowing", "carry")
+    assert run("run", path, tmp_path / "bare.csv", *bare).stdout == expected
+    run("run", path, recording, *KEYED, "--out", tmp_path / "out.csv")
+    assert (tmp_path / "out.csv").read_bytes() == expected
+
+
+def test_parquet(path, recording, tmp_path):
+    pq = pytest.importorskip("pyarrow.parquet")
+    table = pytest.importorskip("pyarrow.csv").read_csv(recording)
+    pq.write_table(table, tmp_path / "r.parquet")
+    got = rows(run("run", path, tmp_path / "r.parquet", *KEYED))
+    expected = rows(run("run", path, recording, *KEYED))
+    assert [r["dense"] for r in got] == [r["dense"] for r in expected]
+
+
+def test_json_output(path):
+    out = run("run", path, "--windowing", "carry", "--json", data=b"a,b,c\n1,2,3\n")
+    (line,) = out.stdout.decode().splitlines()
+    assert json.loads(line).keys() == set(HEADER.split(","))
+
+
+def test_answers_arrive_line_by_line(path):
+    """Each answer is there before the next record is sent."""
+    command = [*STEPSTREAM, "run", path, "--windowing", "carry"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        process.stdin.write(b"a,b,c\n")
+        for n in range(1, 4):
+            process.stdin.write(b"1,2,3\n")
+            process.stdin.flush()
+            if n == 1:
+                assert process.stdout.readline().decode().strip() == HEADER
+            assert process.stdout.readline().split(b",")[2] == str(n).encode()
+        process.stdin.close()
+        assert process.wait(30) == 0
+
+
+def test_end_resets_a_stream(path):
+    data = b"k,a,b,c,last\nu,1,2,3,0\nu,1,2,3,true\nu,1,2,3,no\n"
+    got = rows(run("run", path, "--key", "k", "--end", "last", "--windowing", "carry", data=data))
+    assert [r["age"] for r in got] == ["1", "2", "1"]
+    assert got[0]["dense"] == got[2]["dense"]
+
+
+BAD = b"t,a,b,c\n2026-01-02,1,2,3\n2026-01-02,1,x,3\n2026-01-03,1,2\n2026-01-01,1,2,3\nsoon,1,2,3\n2026-01-04,1,nan,3\n"
+
+
+def test_bad_records_stop_with_file_line_and_reason(path, tmp_path):
+    (tmp_path / "bad.csv").write_bytes(BAD)
+    out = run("run", path, tmp_path / "bad.csv", "--time", "t", "--windowing", "carry", code=2)
+    assert b"bad.csv, line 3: expected a number in 'b', got 'x'" in out.stderr
+    assert len(rows(out)) == 1
+
+
+def test_bad_records_can_be_skipped(path, tmp_path):
+    (tmp_path / "bad.csv").write_bytes(BAD + b"2026-01-05,1,2,3\n")
+    out = run("run", path, tmp_path / "bad.csv", "--time", "t", "--windowing", "carry", "--on-bad", "skip")
+    assert [r["age"] for r in rows(out)] == ["1", "2"]
+    errors = out.stderr.decode()
+    for line, reason in (
+        (3, "expected a number"),
+        (4, "expected 4 columns, got 3"),
+        (5, "time runs backwards|expected a time from"),
+        (6, "ISO 8601"),
+        (7, "expected a finite number in 'b', got 'nan'"),
+    ):
+        assert any(f"line {line}:" in e and any(r in e for r in reason.split("|")) for e in errors.splitlines()), line
+    assert "5 records skipped" in errors
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--features", "a,b"], "3 columns"),
+        (["--features", "a,b,nope"], "'nope'"),
+        (["--key", "nope"], "'nope'"),
+        (["--windowing", "weekly"], "windowing"),
+        (["--on-bad", "ignore"], "--on-bad"),
+        (["--delimiter", ";;"], "--delimiter"),
+        (["--scale", "/nowhere.json"], "nowhere.json"),
+    ],
+)
+def test_wrong_options(path, arguments, message):
+    out = run("run", path, *arguments, data=b"a,b,c\n1,2,3\n", code=2)
+    assert message in out.stderr.decode()
+    assert "Traceback" not in out.stderr.decode()
+
+
+def test_missing_files_are_named(path, tmp_path):
+    assert b"nowhere.csv" in run("run", path, "nowhere.csv", code=2).stderr
+    assert b"nowhere.keras" in run("run", "nowhere.keras", code=2).stderr
+    assert b"gone" in run("run", path, "--out", tmp_path / "gone" / "o.csv", data=b"a,b,c\n1,2,3\n", code=2).stderr
+
+
+def test_a_second_run_goes_on_where_the_first_stopped(path, recording, tmp_path):
+    text = recording.read_text()
+    expected = run("run", path, recording, *KEYED).stdout
+    growing, state = tmp_path / "growing.csv", tmp_path / "state.h5"
+    growing.write_text("".join(text.splitlines(keepends=True)[:251]))
+    first = run("run", path, growing, *KEYED, "--state", state).stdout
+    growing.write_text(text)
+    second = run("run", path, growing, *KEYED, "--state", state).stdout
+    assert first + second.partition(b"\n")[2] == expected
+    third = run("run", path, growing, *KEYED, "--state", state).stdout
+    assert third.decode().strip() == HEADER
+
+
+def test_another_input_is_read_from_its_start(path, recording, tmp_path):
+    lines = recording.read_text().splitlines(keepends=True)
+    monday, tuesday, state = tmp_path / "monday.csv", tmp_path / "tuesday.csv", tmp_path / "state.h5"
+    monday.write_text("".join(lines[:301]))
+    tuesday.write_text("".join(lines[:1] + lines[301:]))
+    out = [run("run", path, day, *KEYED, "--state", state).stdout for day in (monday, tuesday)]
+    assert out[0] + out[1].partition(b"\n")[2] == run("run", path, recording, *KEYED).stdout
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signals_save_the_state(path, recording, tmp_path, number, code):
+    lines = recording.read_bytes().splitlines(keepends=True)
+    state = tmp_path / "state.h5"
+    command = [*STEPSTREAM, "run", path, *KEYED, "--state", str(state)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        process.stdin.write(b"".join(lines[:101]))
+        process.stdin.flush()
+        first = b"".join(process.stdout.readline() for _ in range(101))
+        process.send_signal(number)
+        assert process.wait(30) == code
+        assert process.stdout.read() == b""
+    second = run("run", path, *KEYED, "--state", state, data=lines[0] + b"".join(lines[101:])).stdout
+    assert first + second.partition(b"\n")[2] == run("run", path, recording, *KEYED).stdout
+
+
+def test_a_killed_run_goes_on_to_the_same_bytes(path, recording, tmp_path):
+    """SIGKILL in the middle: what was written after the last saved state is written again, once."""
+    lines = recording.read_text().splitlines(keepends=True)
+    long, state, out = tmp_path / "long.csv", tmp_path / "state.h5", tmp_path / "out.csv"
+    with long.open("w") as f:
+        f.write(lines[0])
+        for _ in range(15):
+            f.writelines(lines[1:])
+    keyed = ("--key", "key", "--features", "x,y,z", "--windowing", "carry")
+    expected = run("run", path, long, *keyed).stdout
+    arguments = ["run", path, str(long), *keyed, "--state", str(state), "--out", str(out)]
+    with subprocess.Popen([*STEPSTREAM, *arguments, "--save-every", "0"]) as process:
+        while not state.exists() and process.poll() is None:
+            time.sleep(0.01)
+        process.kill()
+        assert process.wait(30) == -signal.SIGKILL
+    assert out.stat().st_size < len(expected)
+    run(*arguments)
+    assert out.read_bytes() == expected
+
+
+def test_a_closed_pipe_is_quiet(path, recording, tmp_path):
+    options = "--key key --features x,y,z --windowing carry"
+    shell = f"{sys.executable} -m stepstream run {path} {recording} {options} | head -n 2"
+    out = subprocess.run(["bash", "-c", shell], capture_output=True, check=True, timeout=60)
+    assert len(out.stdout.splitlines()) == 2
+    assert out.stderr == b""
+
+
+def test_no_color_and_no_terminal(path):
+    out = run("check", path, env={"NO_COLOR": "1", "FORCE_COLOR": ""})
+    assert b"\x1b" not in out.stdout
+
+
+def test_check_says_no_with_1(path, cases):
+    assert json.loads(run("check", path, "--json").stdout)["ok"] is True
+    out = run("check", cases / "emg" / "lstm2_first.keras", code=1)
+    assert b"reshape" in out.stdout
+
+
+def test_verify(path, recording, model, tmp_path):
+    x = np.random.default_rng(0).normal(size=(3, 100, 3)).astype(np.float32)
+    np.save(tmp_path / "x.npy", x)
+    np.save(tmp_path / "y.npy", model.run(x))
+    np.save(tmp_path / "wrong.npy", model.run(x) + 0.01)
+    arguments = ("verify", path, "--data", tmp_path / "x.npy", "--expected")
+    good = json.loads(run(*arguments, tmp_path / "y.npy", "--json").stdout)
+    assert good["ok"]
+    assert good["checks"]
+    bad = json.loads(run(*arguments, tmp_path / "wrong.npy", "--json", code=1).stdout)
+    assert [c["position"] for c in bad["checks"] if not c["ok"]] == [99]
+
+
+def test_verify_says_that_keras_is_missing(path):
+    code = "import sys; sys.modules['keras'] = None; from stepstream.cli import main; main()"
+    command = [sys.executable, "-c", code, "verify", path]
+    out = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert out.returncode == 0, out.stderr
+    assert "Keras not installed: not compared" in out.stdout
+
+
+def test_state_show(path, recording, tmp_path, model):
+    run("run", path, recording, *KEYED, "--state", tmp_path / "many.h5")
+    shown = json.loads(run("state", "show", tmp_path / "many.h5", "--json").stdout)
+    assert {s["key"]: s["age"] for s in shown["streams"]} == {f"wrist-{n:02d}": 100 for n in range(1, 7)}
+    stream = model.stream("carry")
+    stream.step([1, 2, 3])
+    stream.save(tmp_path / "one.h5")
+    text = run("state", "show", tmp_path / "one.h5").stdout.decode()
+    assert model.fingerprint in text
+    assert run("state", "show", path, code=2).stderr
+
+
+def test_scale_file(path, tmp_path, motions):
+    (tmp_path / "scale.json").write_text('{"mean": [1, 2, 3], "std": [2, 2, 2]}')
+    arguments = ("run", path, "--windowing", "carry", "--scale", tmp_path / "scale.json")
+    (answer,) = rows(run(*arguments, data=b"a,b,c\n3,4,5\n"))
+    model = stepstream.load(path, scale=([1, 2, 3], [2, 2, 2]))
+    assert np.float32(answer["dense"]) == np.float32(model.stream("carry").step([3, 4, 5]))
+    for text in ("[]", '{"mean": 1}', "x", '{"mean": ["a"], "std": [1]}'):
+        (tmp_path / "scale.json").write_text(text)
+        assert b"Traceback" not in run(*arguments, data=b"a,b,c\n3,4,5\n", code=2).stderr
