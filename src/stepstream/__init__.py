@@ -12,8 +12,7 @@ from stepstream.errors import (
 from stepstream.live.stream import Stream
 from stepstream.live.windowing import Carry, Session, Tumbling
 from stepstream.model import Model, load
-
-__version__ = "0.1.0"
+from stepstream.version import __version__
 
 __all__ = [
     "BlockedError",

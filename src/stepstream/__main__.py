@@ -1,5 +1,5 @@
 """`python -m stepstream` is the `stepstream` command."""
 
-from stepstream.cli import main
+from stepstream.cli.main import main
 
 main()

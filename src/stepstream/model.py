@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, final
+from typing import Any, final
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -14,16 +14,14 @@ from numpy.typing import ArrayLike
 from stepstream.errors import BlockedError, InputError
 from stepstream.formats import keras
 from stepstream.formats.reading import Reading
-from stepstream.graph.ir import Array, Graph, TimeRole
+from stepstream.graph.ir import Array, Graph
 from stepstream.graph.passes import drop_identities, scale_input
 from stepstream.graph.validate import validate
+from stepstream.live.stream import Stream
+from stepstream.live.windowing import Windowing
 from stepstream.ops.executor import NumpyExecutor
-
-if TYPE_CHECKING:
-    from stepstream.live.stream import Stream
-    from stepstream.live.windowing import Windowing
-    from stepstream.report import Report
-    from stepstream.testing import Verification
+from stepstream.report import Report, report
+from stepstream.testing import Verification, verify
 
 
 def load(
@@ -138,8 +136,6 @@ class Model:
 
     def check(self) -> Report:
         """What the model is and whether it steps; prints as a table."""
-        from stepstream.report import report
-
         return report(self)
 
     def run(self, X: ArrayLike) -> Array | dict[str, Array]:
@@ -175,18 +171,8 @@ class Model:
         expected: (m, outputs) for the last position or (m, time, outputs) for all. Without x, random samples are
         made, always the same. Returns a report with `ok`, the largest error, its position and what was compared.
         """
-        from stepstream.testing import verify
-
         return verify(self, x, expected, reference)
 
     def stream(self, windowing: str | Windowing = "auto") -> Stream:
         """A new stream over this model: "auto", "carry", "tumbling(n)" or "session(gap)"."""
-        from stepstream.live.stream import Stream
-
         return Stream(self, windowing)
-
-    @property
-    def is_sequence(self) -> bool:
-        """Whether the whole model gives one answer per sample."""
-        assert self.reading.graph is not None
-        return self._specs[self.reading.graph.outputs[0][1]].role is TimeRole.SEQUENCE

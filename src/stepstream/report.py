@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from stepstream.graph.streamable import Blocker
+from stepstream.graph.validate import validate
 from stepstream.ops import REGISTRY
 
 if TYPE_CHECKING:
@@ -77,7 +78,8 @@ class Report:
         if self.ok:
             names = f": {', '.join(self.feature_names)}" if self.feature_names else ""
             outputs = ", ".join(f"{name} ({units})" for name, units in self.outputs.items())
-            lines.append(f"{self.features} features{names} -> {outputs}")
+            classes = f": {', '.join(self.classes)}" if self.classes else ""
+            lines.append(f"{self.features} features{names} -> {outputs}{classes}")
             lines.append(
                 f"one stream carries {self.state_floats} floats; a step costs {self.multiply_adds:,} multiply-adds"
             )
@@ -117,14 +119,15 @@ class Report:
 def report(model: Model) -> Report:
     reading = model.reading
     nodes = {n.layer: n for n in reading.graph.nodes} if reading.graph else {}
-    specs = model._specs if reading.graph else {}
+    inputs = dict(reading.graph.inputs) if reading.graph else {}
+    specs = validate(reading.graph) if reading.graph else {}
     layers = [(info.name, info.kind) for info in reading.layers]
     if "scale" in nodes and all(name != "scale" for name, _ in layers):
         layers.insert(1 if layers[0][1] == "InputLayer" else 0, ("scale", "(x - mean) / std"))
     rows = []
     for name, kind in layers:
         node = nodes.get(name)
-        spec = specs.get(name)
+        spec = specs[node.id] if node else inputs.get(name)
         rows.append(
             Row(
                 name,

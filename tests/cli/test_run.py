@@ -267,7 +267,7 @@ def test_verify(path, recording, model, tmp_path):
 
 
 def test_verify_says_that_keras_is_missing(path):
-    code = "import sys; sys.modules['keras'] = None; from stepstream.cli import main; main()"
+    code = "import sys; sys.modules['keras'] = None; from stepstream.cli.main import main; main()"
     command = [sys.executable, "-c", code, "verify", path]
     out = subprocess.run(command, capture_output=True, text=True, check=False)
     assert out.returncode == 0, out.stderr

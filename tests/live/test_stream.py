@@ -83,6 +83,7 @@ def test_state_by_layer_name(stream):
         ([1, 2, 3], {"time": 99.0}, "time runs backwards"),
         ([1, 2, 3], {"time": float("nan")}, "expected a time"),
         ([1, 2, 3], {"time": "noon"}, "expected a time"),
+        ([1, 2, 3], {"time": True}, "expected a time"),
         ([1, 2, 3], {"mask": "yes"}, "mask"),
     ],
 )

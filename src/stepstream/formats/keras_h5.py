@@ -12,6 +12,7 @@ from typing import Any
 
 from stepstream.errors import ModelFileError
 from stepstream.formats.hdf5 import weight
+from stepstream.formats.keras_model import assemble, parse_json
 from stepstream.formats.reading import Provenance, Reading
 from stepstream.graph.ir import Array
 
@@ -19,8 +20,6 @@ from stepstream.graph.ir import Array
 def read(path: Path) -> Reading:
     """A full model written by Keras 3, tf.keras 2.x or Keras 2. Raises ModelFileError."""
     import h5py
-
-    from stepstream.formats.keras import assemble, parse_json
 
     try:
         with h5py.File(path, "r") as file:

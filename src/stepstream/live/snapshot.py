@@ -18,12 +18,13 @@ import numpy as np
 
 from stepstream.errors import StateError
 from stepstream.graph.ir import Array
+from stepstream.live.state import StreamState
 from stepstream.live.windowing import Tumbling, Windowing
+from stepstream.version import __version__
 
 if TYPE_CHECKING:
     import h5py
 
-    from stepstream.live.stream import StreamState
     from stepstream.model import Model
 
 LAYOUT = 1  # raise it when a file of the new layout cannot be read by the old code
@@ -88,8 +89,6 @@ def save_streams(
 
 def load_streams(path: str | Path, model: Model, windowing: Windowing) -> tuple[dict[str, StreamState], dict[str, int]]:
     """The states by key and the position, as `save_streams` wrote them. Raises StateError."""
-    from stepstream.live.stream import StreamState
-
     with opened(path) as file:
         if "keys" not in file or "layout" not in file.attrs:
             raise StateError(f"{path}: expected a state file of several streams, got one stream; use Stream.load")
@@ -163,10 +162,8 @@ def _columns(model: Model) -> dict[str, slice]:
 
 
 def _describe(file: h5py.File, model: Model, windowing: Windowing) -> None:
-    import stepstream
-
     file.attrs["layout"] = LAYOUT
-    file.attrs["stepstream"] = stepstream.__version__
+    file.attrs["stepstream"] = __version__
     file.attrs["fingerprint"] = model.fingerprint
     file.attrs["windowing"] = str(windowing)
     file.attrs["arithmetic"] = model.executor.arithmetic_id
@@ -198,8 +195,6 @@ def _check(file: h5py.File, model: Model, windowing: Windowing, where: str) -> N
 
 
 def _read_stream(group: h5py.Group, model: Model, windowing: Windowing, where: str) -> StreamState:
-    from stepstream.live.stream import StreamState
-
     slots: dict[tuple[str, str], Array] = {}
     shapes = {(node, slot.name): slot.shape for node, slot in model.executor.slots}
     names = dict(_names(model))

@@ -7,7 +7,8 @@ import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
@@ -16,6 +17,8 @@ from numpy.typing import ArrayLike
 
 from stepstream.errors import ConcurrentUseError, InputError, StepstreamWarning
 from stepstream.graph.ir import Array
+from stepstream.live import snapshot
+from stepstream.live.state import StreamState
 from stepstream.live.windowing import Carry, Tumbling, Windowing, parse
 
 if TYPE_CHECKING:
@@ -23,16 +26,6 @@ if TYPE_CHECKING:
 
 Output = float | Array | dict[str, Any]
 Sample = Sequence[float] | Array | Mapping[str, float]
-
-
-@dataclass(frozen=True)
-class StreamState:
-    """All that a stream carries. row: float32 (state_size,); age 0 and None for a stream that has seen nothing."""
-
-    row: Array
-    age: int | None = 0
-    time: float | None = None
-    samples: int = 0
 
 
 @final
@@ -162,15 +155,11 @@ class Stream:
 
     def save(self, path: str | Path) -> None:
         """Write the state to an HDF5 file by atomic replacement: docs/reference/state-files.md."""
-        from stepstream.live import snapshot
-
         with self._one_thread():
             snapshot.save(path, self.model, self.windowing, self._state)
 
     def load(self, path: str | Path) -> None:
         """Go on from a saved state. Raises StateError, naming both sides, for another model's or windowing's."""
-        from stepstream.live import snapshot
-
         with self._one_thread():
             self._state = snapshot.load(path, self.model, self.windowing)
 
@@ -222,8 +211,8 @@ class Stream:
     ) -> tuple[Output, StreamState]:
         """The one signature: (state, sample) -> (answer, state). row: (1, features)."""
         if time is not None:
-            if not isinstance(time, int | float) or not math.isfinite(time):
-                raise InputError(f"expected a time in seconds, got {time!r} ({self._where()})")
+            if isinstance(time, bool) or not isinstance(time, Real) or not math.isfinite(time):
+                raise InputError(f"expected a time in seconds since 1970, got {time!r} ({self._where()})")
             if state.time is not None and time < state.time:
                 raise InputError(
                     f"expected a time from {state.time} on, got {time} ({self._where()}): time runs backwards; "

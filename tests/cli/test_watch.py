@@ -1,0 +1,36 @@
+"""The live view, as a picture in text."""
+
+import io
+
+from rich.console import Console
+
+from stepstream.cli.watch import MAX_STREAMS, Watch
+
+
+def picture(watch, width=100):
+    console = Console(file=io.StringIO(), width=width, force_terminal=False)
+    console.print(watch.table())
+    return console.file.getvalue()
+
+
+def test_each_stream_has_its_trace_and_its_newest_value():
+    watch = Watch(Console(file=io.StringIO(), width=100), "two streams", {"a": "walking"})
+    for n in range(5):
+        watch.add("a", n / 4, n + 1, n == 4, False)
+    watch.add("b[/]", 0.25, None, True, True)
+    lines = picture(watch).splitlines()
+    assert lines[0].strip() == "two streams"
+    (a,) = (line for line in lines if line.startswith("a "))
+    (b,) = (line for line in lines if line.startswith("b[/] "))
+    assert " ▂▄▆█" in a
+    for part in ("walking", "1.000", " 5 ", "complete"):
+        assert part in a
+    for part in ("0.250", "?", "beyond training length"):
+        assert part in b
+
+
+def test_more_streams_than_a_screen_holds_are_counted():
+    watch = Watch(Console(file=io.StringIO(), width=100), "many")
+    for n in range(MAX_STREAMS + 3):
+        watch.add(f"s{n}", 0.5, 1, False, False)
+    assert "and 3 more streams" in picture(watch)

@@ -1,0 +1,77 @@
+"""The house plan: imports point down only, nothing imports the command line, and importing is light."""
+
+import ast
+import subprocess
+import sys
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import stepstream
+
+ROOT = Path(stepstream.__file__).parent
+HEAVY = ["keras", "tensorflow", "torch", "jax", "h5py", "pyarrow", "onnxruntime", "typer", "rich", "pandas"]
+# who may import what lies outside the standard library and NumPy
+OUTSIDE = {
+    "h5py": {"stepstream.formats", "stepstream.live"},
+    "keras": {"stepstream.cli"},  # `verify` compares with it, where it is installed
+    "pyarrow": {"stepstream.cli"},
+    "rich": {"stepstream.cli"},
+    "typer": {"stepstream.cli"},
+}
+
+
+def imports(tree):
+    """Every import that runs, inside functions too; those for the type checker alone are left out."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            continue
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, None) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from ((node.module, alias.name) for alias in node.names)
+        yield from imports(node)
+
+
+def house():
+    """Module -> the modules that it imports."""
+    names = {".".join(("stepstream", *p.relative_to(ROOT).with_suffix("").parts)): p for p in ROOT.rglob("*.py")}
+    names = {name.removesuffix(".__init__"): path for name, path in names.items()}
+    graph = {}
+    for name, path in names.items():
+        found = set()
+        for module, attribute in imports(ast.parse(path.read_text(encoding="utf-8"))):
+            assert not module.startswith("."), "imports are written out in full"
+            inner = f"{module}.{attribute}"
+            found.add(inner if inner in names else module)
+        graph[name] = found - {name}
+    return graph
+
+
+def test_imports_point_down_only():
+    graph = {name: {m for m in found if m.startswith("stepstream")} for name, found in house().items()}
+    order = list(TopologicalSorter(graph).static_order())  # raises CycleError, naming the cycle
+    assert order.index("stepstream.graph.ir") < order.index("stepstream.ops.op") < order.index("stepstream.model")
+
+
+def test_nothing_imports_the_command_line():
+    for name, found in house().items():
+        if not name.startswith("stepstream.cli") and name != "stepstream.__main__":
+            assert not {m for m in found if m.startswith(("stepstream.cli", "stepstream.serve"))}, name
+
+
+def test_other_packages_stay_in_their_rooms():
+    for name, found in house().items():
+        for module in {m.partition(".")[0] for m in found} - sys.stdlib_module_names - {"numpy", "stepstream"}:
+            assert any(name.startswith(room) for room in OUTSIDE[module]), f"{name} imports {module}"
+
+
+def test_import_loads_no_framework():
+    code = f"import sys, stepstream; print([m for m in {HEAVY!r} if m in sys.modules])"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"
+
+
+def test_reading_a_keras_file_needs_no_keras(motions):
+    code = f"import sys, stepstream; stepstream.load({str(motions / 'model.keras')!r}); print('keras' in sys.modules)"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "False"
