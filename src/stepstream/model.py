@@ -115,10 +115,12 @@ class Model:
 
     @property
     def n_features(self) -> int:
+        """Numbers in one sample."""
         return self.executor.graph.inputs[0][1].shape[0]
 
     @property
     def output_names(self) -> tuple[str, ...]:
+        """The output layers' names, in the model's order."""
         return tuple(name for name, _ in self.graph.outputs)
 
     @property

@@ -42,7 +42,12 @@ class Row:
 
 @dataclass(frozen=True)
 class Report:
-    """`ok`: whether the model steps. state_floats: float32 values that one stream carries."""
+    """What `Model.check` returns; prints as a table.
+
+    `ok`: whether the model steps. `rows`: one for each layer, with time role, output shape, state and multiply-adds per
+    sample. `blockers`: every layer in the way, with reason and remedy. `state_floats`: float32 values that one stream
+    carries. `training_length`, `features`, `outputs` and `notes` are what the file says of itself.
+    """
 
     ok: bool
     training_length: int | None
@@ -86,6 +91,7 @@ class Report:
         return lines + [f"note: {note}" for note in self.notes]
 
     def verdict(self) -> str:
+        """The line below the table."""
         if self.ok:
             return "this model steps on a stream"
         count = len(self.blockers)

@@ -53,14 +53,18 @@ class Check:
 
 @dataclass(frozen=True)
 class Verification:
+    """What was compared, one `Check` each, and what was not (`notes`). Prints as lines."""
+
     checks: tuple[Check, ...]
     notes: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
+        """Whether every comparison holds."""
         return all(c.ok for c in self.checks)
 
     def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types."""
         return {"ok": self.ok, "checks": [asdict(c) for c in self.checks], "notes": list(self.notes)}
 
     def __str__(self) -> str:

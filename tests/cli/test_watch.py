@@ -22,7 +22,7 @@ def test_each_stream_has_its_trace_and_its_newest_value():
     assert lines[0].strip() == "two streams"
     (a,) = (line for line in lines if line.startswith("a "))
     (b,) = (line for line in lines if line.startswith("b[/] "))
-    assert " ▂▄▆█" in a
+    assert "▁▃▅▆█" in a
     for part in ("walking", "1.000", " 5 ", "complete"):
         assert part in a
     for part in ("0.250", "?", "beyond training length"):

@@ -25,6 +25,7 @@ from stepstream.live.windowing import Carry
 from stepstream.model import Model, load
 
 FEATURES = ("x", "y", "z")
+TITLE = "Is it badminton? The probability after every sample"
 FRAME_SECONDS = 0.05  # pace of the view; the recording itself is one sample every 0.1 s
 
 Row = tuple[str, str, float, list[float]]  # key, time as written, seconds, values
@@ -42,7 +43,7 @@ def demo(
     labels = json.loads(folder.joinpath("labels.json").read_text(encoding="utf-8"))
     if keep_on is not None:
         streams, start = _restore(keep_on, model)
-        values = _play(rows[start:], model, streams, labels, "second half: a new process, from the saved state")
+        values = _play(rows[start:], model, streams, labels, f"{TITLE}: a new process goes on from the saved states")
         # the answers go back to the first process bit for bit
         Path(f"{keep_on}.answers").write_text(json.dumps([v.hex() for v in values]), encoding="utf-8")
         return
@@ -51,7 +52,7 @@ def demo(
     streams = {}
     with tempfile.TemporaryDirectory() as scratch:
         state = Path(scratch) / "states.h5"
-        _play(rows[:half], model, streams, labels, "first half: every sample gets its probability")
+        _play(rows[:half], model, streams, labels, f"{TITLE}, 10 samples a second from each wrist")
         states = {key: stream.snapshot() for key, stream in streams.items()}
         snapshot.save_streams(state, model, Carry(), states, {"rows": half})
         say = console()

@@ -11,8 +11,9 @@ from rich.console import Console
 from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
-BARS = " ▁▂▃▄▅▆▇█"
+BARS = "▁▂▃▄▅▆▇█"
 MAX_STREAMS = 40  # rows on a screen
 
 
@@ -53,13 +54,18 @@ class Watch:
         low, high = min([0.0, *values]), max([1.0, *values])
         for key in list(self._traces)[-MAX_STREAMS:]:
             value, age, complete, beyond = self._last[key]
-            style = "green" if value >= 0.5 else "cyan"
-            trace = "".join(BARS[round((v - low) / (high - low) * (len(BARS) - 1))] for v in self._traces[key])
+            trace = Text()
+            for v in self._traces[key]:
+                trace.append(BARS[round((v - low) / (high - low) * (len(BARS) - 1))], _style(v))
             note = "beyond training length" if beyond else "complete" if complete else ""
             label = [escape(self._labels.get(key, ""))] if self._labels else []
-            cells = [f"[{style}]{trace}[/]", f"[{style}]{value:.3f}[/]", "?" if age is None else str(age)]
-            table.add_row(escape(key), *label, *cells, f"[dim]{note}[/]")
+            now = Text(f"{value:.3f}", _style(value))
+            table.add_row(escape(key), *label, trace, now, "?" if age is None else str(age), f"[dim]{note}[/]")
         hidden = len(self._traces) - MAX_STREAMS
         if hidden > 0:
             table.caption = f"and {hidden} more streams"
         return table
+
+
+def _style(value: float) -> str:
+    return "green" if value >= 0.5 else "cyan"

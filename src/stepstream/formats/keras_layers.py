@@ -19,10 +19,10 @@ from stepstream.graph.streamable import REASONS, Blocker, blocker
 
 Config = Mapping[str, Any]
 
-_IDENTITY = {
+IDENTITIES = {
     "Dropout", "SpatialDropout1D", "GaussianDropout", "GaussianNoise", "AlphaDropout", "ActivityRegularization",
 }  # fmt: skip
-_STANDARD_ACTIVATIONS = {
+ACTIVATIONS = {
     "linear", "tanh", "sigmoid", "hard_sigmoid", "sparse_sigmoid", "relu", "relu6", "leaky_relu", "elu", "celu",
     "selu", "softplus", "log_sigmoid", "mish", "softsign", "silu", "hard_silu", "gelu", "squareplus",
     "sparse_plus", "soft_shrink", "hard_shrink", "tanh_shrink", "hard_tanh", "exponential", "softmax",
@@ -89,7 +89,7 @@ class Layer:
                 raise self.block("its activation has weights of its own", "put it into a layer of its own; retrain")
         value = "linear" if value is None else value
         name = _ALIASES.get(value, value) if isinstance(value, str) else None
-        if name not in _STANDARD_ACTIVATIONS:
+        if name not in ACTIVATIONS:
             raise self.block(
                 f"unknown {key} {value!r}: no code from a file is ever run", "use a standard activation; retrain"
             )
@@ -112,9 +112,9 @@ Node = tuple[str, dict[str, Any], dict[str, Array]]  # op, params, weights
 
 def convert(layer: Layer) -> Node:
     """Raises Blocked where the layer cannot step and ModelFileError where the file contradicts itself."""
-    if layer.kind in _IDENTITY:
+    if layer.kind in IDENTITIES:
         return "activation", {"activation": {"name": "linear"}}, {}
-    converter = _CONVERTERS.get(layer.kind)
+    converter = KINDS.get(layer.kind)
     if converter is None or layer.kind in REASONS:
         raise Blocked(blocker(layer.name, layer.kind))
     return converter(layer)
@@ -252,7 +252,7 @@ _ACTIVATION_LAYERS: dict[str, Callable[[Layer], Node]] = {
     "PReLU": _prelu,
     "Activation": _activation_layer,
 }
-_CONVERTERS: dict[str, Callable[[Layer], Node]] = {
+KINDS: dict[str, Callable[[Layer], Node]] = {
     "LSTM": _recurrent,
     "GRU": _recurrent,
     "SimpleRNN": _recurrent,

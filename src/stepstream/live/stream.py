@@ -30,11 +30,7 @@ Sample = Sequence[float] | Array | Mapping[str, float]
 
 @final
 class Stream:
-    """One stream. Every method either succeeds or raises and changes nothing.
-
-    `age`: samples since the last reset (None for a state of unknown age). `complete`: whether the last answer has
-    seen a whole window. `beyond_training_length`: whether the state is older than any the model was trained on.
-    """
+    """One stream, for one thread; made by `Model.stream`. A method either succeeds or raises and changes nothing."""
 
     def __init__(self, model: Model, windowing: str | Windowing = "auto") -> None:
         self.model = model
@@ -64,6 +60,7 @@ class Stream:
 
     @property
     def age(self) -> int | None:
+        """Samples since the last reset, masked ones too; None for a loaded state of unknown age."""
         return self._state.age
 
     @property
@@ -73,11 +70,13 @@ class Stream:
 
     @property
     def complete(self) -> bool:
+        """Whether the last answer has seen a whole window."""
         age = self._state.age
         return age is None or (age > 0 and self.windowing.complete(age, self.model.training_length))
 
     @property
     def beyond_training_length(self) -> bool:
+        """Whether the state is older, or may be, than any that the model was trained on."""
         age, length = self._state.age, self.model.training_length
         return length is not None and (age is None or age > length)
 

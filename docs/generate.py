@@ -1,0 +1,144 @@
+"""Write the pages of the reference that come from the code: `python docs/generate.py`. A test keeps them current."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import typer.main
+
+import stepstream
+from stepstream.cli.main import app
+from stepstream.formats.keras_layers import ACTIVATIONS, IDENTITIES, KINDS
+from stepstream.graph.streamable import REASONS
+from stepstream.testing import Verification, verify_contract
+
+HERE = Path(__file__).parent / "reference"
+
+
+def pages() -> dict[Path, str]:
+    """Every generated page and its text."""
+    texts = {"command-line.md": command_line, "layers.md": layers, "python.md": python}
+    return {HERE / name: "\n".join(build()).rstrip() + "\n" for name, build in texts.items()}
+
+
+def command_line() -> Iterator[str]:
+    yield from ("# Command line", "", "<!-- written by docs/generate.py -->", "")
+    yield from (
+        "Data goes to standard output, all else to standard error. Exit status: 0 done, 1 the answer is no,",
+        "2 an error, 130 and 143 stopped by Ctrl-C and SIGTERM, with the state saved. `NO_COLOR` is honoured.",
+        "",
+    )
+    yield from _command("stepstream", typer.main.get_command(app))
+
+
+def _command(name: str, command: Any) -> Iterator[str]:
+    if hasattr(command, "commands"):
+        for inner in sorted(command.commands):
+            yield from _command(f"{name} {inner}", command.commands[inner])
+        return
+    arguments = [p for p in command.params if p.param_type_name == "argument"]
+    options = [p for p in command.params if p.param_type_name == "option" and not p.hidden and p.name != "help"]
+    usage = [name, *(p.name.upper() if p.required else f"[{p.name.upper()}]" for p in arguments)]
+    yield from (f"## `{' '.join(usage)}`", "")
+    yield from (" ".join((command.help or "").split()), "")
+    if arguments or options:
+        yield from ("| | | default |", "| --- | --- | --- |")
+    for p in arguments:
+        yield f"| `{p.name.upper()}` | {p.help} | |"
+    for p in options:
+        names = " / ".join(f"`{o}`" for o in [*p.opts, *p.secondary_opts])
+        default = "" if p.default is None or p.default is False or p.is_flag else f"`{p.default}`"
+        yield f"| {names} | {p.help} | {default} |"
+    yield ""
+
+
+def layers() -> Iterator[str]:
+    yield from ("# Keras layers", "", "<!-- written by docs/generate.py -->", "", "## What steps", "")
+    yield "`stepstream check MODEL` says the same of your own file, layer by layer."
+    yield ""
+    yield f"- **Layers**: {_names(sorted(KINDS))}."
+    yield f"- **Nothing to do outside training**: {_names(sorted(IDENTITIES))}."
+    yield f"- **Activations**, by name or as a layer: {_names(sorted(ACTIVATIONS))}."
+    yield from ("", "Options of these layers that mix samples of different times (`go_backwards`, an `axis` over time,")
+    yield "`mask_zero`, ...) block, each with a reason of its own."
+    yield from ("", "## What blocks, and what to do", "", "| layer | why | remedy |", "| --- | --- | --- |")
+    grouped: dict[tuple[str, str], list[str]] = {}
+    for name, reason in REASONS.items():
+        grouped.setdefault(reason, []).append(name)
+    for (reason, remedy), names in grouped.items():
+        yield f"| {_names(names)} | {reason} | {remedy} |"
+    yield from ("", "Any other layer is unknown: nothing says how it computes, and no code from a file is ever run.")
+
+
+def _names(names: list[str]) -> str:
+    return ", ".join(f"`{n}`" for n in names)
+
+
+def python() -> Iterator[str]:
+    yield from ("# Python", "", "<!-- written by docs/generate.py -->", "")
+    names = [n for n in stepstream.__all__ if not n.startswith("__")]
+    errors = [n for n in names if _is_error(getattr(stepstream, n))]
+    first = ["load", "Model", "Stream"]
+    for name in first + [n for n in names if n not in errors + first]:
+        made = name in {"Model", "Stream"}  # by load() and by Model.stream()
+        yield from _entry(f"stepstream.{name}", getattr(stepstream, name), parameters=not made)
+    report = inspect.signature(stepstream.Model.check, eval_str=True).return_annotation
+    yield from _entry("stepstream.report.Report", report, parameters=False)
+    yield from _entry("stepstream.testing.verify_contract", verify_contract)
+    yield from _entry("stepstream.testing.Verification", Verification, parameters=False)
+    yield from ("## Errors and warnings", "", "| | |", "| --- | --- |")
+    for name in errors:
+        bases = [b.__name__ for b in getattr(stepstream, name).__bases__]
+        yield f"| `stepstream.{name}` ({', '.join(bases)}) | {_doc(getattr(stepstream, name))} |"
+
+
+def _is_error(value: Any) -> bool:
+    return inspect.isclass(value) and issubclass(value, Exception)
+
+
+def _entry(title: str, value: Any, parameters: bool = True) -> Iterator[str]:
+    yield from (f"## `{title}{_signature(value) if parameters else ''}`", "", *_lines(value), "")
+    if not inspect.isclass(value):
+        return
+    for name, member in vars(value).items():
+        if name.startswith("_") or isinstance(member, staticmethod) or not (callable(member) or _property(member)):
+            continue
+        function = getattr(member, "fget", None) or getattr(member, "func", None) or member
+        if not inspect.getdoc(function):
+            continue
+        call = "" if _property(member) else _signature(member)
+        yield from (f"### `.{name}{call}`", "", *_lines(function), "")
+
+
+def _property(member: Any) -> bool:
+    return isinstance(member, property) or hasattr(member, "func")
+
+
+def _signature(value: Any) -> str:
+    """Annotations as they are written in the source."""
+    signature = inspect.signature(value)
+    parts = []
+    for p in signature.parameters.values():
+        if p.name != "self":
+            default = "" if p.default is p.empty else f" = {p.default!r}"
+            parts.append(f"{p.name}: {p.annotation}{default}")
+    returns = signature.return_annotation
+    arrow = "" if returns in {signature.empty, None, "None"} else f" -> {returns}"
+    return f"({', '.join(parts)}){arrow}"
+
+
+def _doc(value: Any) -> str:
+    return " ".join((inspect.getdoc(value) or "").split())
+
+
+def _lines(value: Any) -> list[str]:
+    return [line.rstrip() for line in (inspect.getdoc(value) or "").splitlines()]
+
+
+if __name__ == "__main__":
+    for path, text in pages().items():
+        path.write_text(text, encoding="utf-8")
+        print(path)
