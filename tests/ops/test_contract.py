@@ -40,10 +40,13 @@ def test_the_question_at_100_samples():
     verify_contract(model, x)
 
 
+MASK = np.array([[True, False, True, True, False, True]])
+
+
 def test_masked_samples_leave_the_state_alone():
     model = model_of(recurrent("lstm", 3, 4), recurrent("gru", 4, 3), dense(3, 1))
     x = np.random.default_rng(2).normal(size=(1, 6, 3)).astype(np.float32)
-    mask = np.array([[True, False, True, True, False, True]])
+    mask = MASK
     (whole,) = model.executor.whole(x, mask)
     stream = model.stream("carry")
     answers = [stream.step(x[0, t], mask=bool(mask[0, t])) for t in range(6)]
@@ -52,3 +55,18 @@ def test_masked_samples_leave_the_state_alone():
     np.testing.assert_array_equal(np.array(answers, np.float32)[mask[0]], kept[:, 0])
     assert answers[1] == answers[0]
     assert stream.age == 6
+
+
+def test_masked_samples_give_zeros_where_the_layer_says_so():
+    op, params, weights = recurrent("lstm", 3, 4)
+    model = model_of((op, {**params, "zero_output_for_mask": True}, weights))
+    plain = model_of((op, params, weights)).stream("carry")
+    stream = model.stream("carry")
+    for x, keep in zip(np.random.default_rng(2).normal(size=(6, 3)), MASK[0].tolist(), strict=True):
+        y = stream.step(x, mask=keep)
+        expected = plain.step(x) if keep else np.zeros(4)
+        np.testing.assert_array_equal(y, expected)
+    with_mask = np.random.default_rng(2).normal(size=(1, 6, 3)).astype(np.float32)
+    (whole,) = model.executor.whole(with_mask, MASK)
+    assert not whole[0, ~MASK[0]].any()
+    assert whole[0, MASK[0]].all()

@@ -1,0 +1,123 @@
+"""The tests can fail: the code is broken on purpose, one place at a time, and the tests named beside it must turn red.
+
+Each mutation is (file, text that occurs once in it, what it becomes, tests). A run with nothing changed must be green.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import stepstream
+
+SOURCE = Path(stepstream.__file__).parent
+ROOT = Path(__file__).parents[1]
+
+GOLDEN = "tests/ops/test_golden.py"
+CONTRACT = "tests/ops/test_contract.py"
+STREAM = "tests/live/test_stream.py"
+SNAPSHOT = "tests/live/test_snapshot.py"
+GRAPH = "tests/graph/test_graph.py"
+VERIFY = "tests/test_verify.py"
+RUN = "tests/cli/test_run.py"
+FILES = "tests/formats/test_keras_files.py"
+
+SPLIT = "i, f, g, o = np.split"
+STEP = "self._state = self._next(self._state, self._sample(x), time, mask)"
+
+MUTATIONS = {
+    # the cells
+    "LSTM: input and forget gates swapped": ("ops/recurrent.py", SPLIT, "f, i, g, o = np.split", GOLDEN),
+    "LSTM: forget and output gates swapped": ("ops/recurrent.py", SPLIT, "i, o, g, f = np.split", GOLDEN),
+    "LSTM: candidate and output swapped, as ONNX has them": ("ops/recurrent.py", SPLIT, "i, f, o, g = np.split", GOLDEN),
+    "LSTM: h and c exchanged": ("ops/recurrent.py", "return activate(gate, o) * activate(act, c), c", "return c, activate(gate, o) * activate(act, c)", GOLDEN),
+    "GRU: update and reset gates swapped": ("ops/recurrent.py", "candidate = activate(act, xw[:, 2 * u :] + r * hu[:, 2 * u :])", "z, r = r, z; candidate = activate(act, xw[:, 2 * u :] + r * hu[:, 2 * u :])", GOLDEN),
+    "GRU: update gate the other way round, as PyTorch has it not": ("ops/recurrent.py", "z * h + (1 - z) * candidate", "(1 - z) * h + z * candidate", GOLDEN),
+    "GRU: reset after the product where it belongs before": ("ops/recurrent.py", "project(r * h, w[\"recurrent\"][:, 2 * u :])", "r * project(h, w[\"recurrent\"][:, 2 * u :])", GOLDEN),
+    "GRU: recurrent bias forgotten": ("ops/recurrent.py", "hu + w[\"bias\"][1] if \"bias\" in w else hu", "hu", GOLDEN),
+    "mask ignored": ("ops/recurrent.py", "if mask is None:\n            return new[0], new", "if True:\n            return new[0], new", CONTRACT),
+    "zero output for masked samples forgotten": ("ops/recurrent.py", "y = np.where(keep, new[0], 0).astype(xw.dtype) if node.params[\"zero_output_for_mask\"] else new[0]", "y = new[0]", CONTRACT),
+    # the rest of the arithmetic
+    "a matrix product for the whole batch": ("ops/dense.py", ".reshape(-1, 1, x.shape[-1])", ".reshape(-1, x.shape[-1])", CONTRACT),
+    "the hard sigmoid of Keras 2 in Keras 3's place": ("ops/activation.py", "np.clip(x / 6 + 0.5, 0, 1)", "np.clip(0.2 * x + 0.5, 0, 1)", GOLDEN),
+    "the hard sigmoid of Keras 3 in Keras 2's place": ("ops/activation.py", "np.clip(0.2 * x + 0.5, 0, 1)", "np.clip(x / 6 + 0.5, 0, 1)", GOLDEN),
+    "a file by Keras 2 read with Keras 3's hard sigmoid": ("formats/keras_layers.py", 'if name == "hard_sigmoid" and self.keras < 3:', "if False:", FILES),
+    "LeakyReLU's default slope": ("formats/keras_layers.py", '("negative_slope", "alpha", 0.3)', '("negative_slope", "alpha", 0.2)', FILES),
+    "epsilon forgotten": ("ops/normalise.py", '+ w["mean"].dtype.type(node.params["epsilon"])', "", GOLDEN),
+    "scale the wrong way round": ("ops/normalise.py", '(x - w["mean"]) / w["std"]', 'x * w["std"] + w["mean"]', STREAM),
+    "a node dropped that does something": ("graph/passes.py", 'node.params["activation"]["name"] == "linear"', 'node.params["activation"]["name"] != "glu"', GRAPH),
+    "the fingerprint without weights": ("graph/ir.py", '"weights": {k: [list(w.shape), _digest(w)] for', '"weights": {k: list(w.shape) for', GRAPH),
+    "a value of the end fed back": ("ops/recurrent.py", "if x.role is not TimeRole.SEQUENCE or", "if", GRAPH),
+    # streams
+    "tumbling one sample late": ("live/windowing.py", "return age >= self.n", "return age > self.n", STREAM),
+    "tumbling complete one sample early": ("live/windowing.py", "return age == self.n", "return age == self.n - 1", STREAM),
+    "complete one sample late": ("live/windowing.py", "age >= training_length", "age > training_length", STREAM),
+    "beyond the training length one sample early": ("live/stream.py", "age > length", "age >= length", STREAM),
+    "session restarts at the gap itself": ("live/windowing.py", "time - last_time > self.gap", "time - last_time >= self.gap", STREAM),
+    "a restart that keeps the state": ("live/stream.py", "row=np.zeros_like(state.row), age=0", "age=0", STREAM),
+    "peek moves": ("live/stream.py", "return self._next(self._state, self._sample(x), time, mask)[0]", f"y, {STEP}; return y", STREAM),
+    "a fork that starts anew": ("live/stream.py", "twin._state, twin._says_restart = self._state, self._says_restart", "pass", STREAM),
+    "NaN accepted": ("live/stream.py", "if not np.isfinite(row).all():", "if False:", STREAM),
+    "time may run backwards": ("live/stream.py", "time < state.time", "False", STREAM),
+    "a wrong length accepted": ("live/stream.py", "if row.shape not in {(f,), (1, f), (1, 1, f)}:", "if False:", STREAM),
+    "two threads at once": ("live/stream.py", "if not self._lock.acquire(blocking=False):", "if not self._lock.acquire(blocking=False) and False:", STREAM),
+    "features by position instead of by name": ("live/stream.py", "[x[name] for name in names]", "list(x.values())", STREAM),
+    # states
+    "h and c exchanged in the file": ("live/snapshot.py", 'f"states_{nodes[node].layer_index}_{j}"', 'f"states_{nodes[node].layer_index}_{1 - j}"', SNAPSHOT),
+    "layers counted from one": ("live/snapshot.py", 'f"states_{nodes[node].layer_index}_{j}"', 'f"states_{nodes[node].layer_index + 1}_{j}"', SNAPSHOT),
+    "age not saved": ("live/snapshot.py", 'group.attrs["age"] = -1 if state.age is None else state.age', 'group.attrs["age"] = 0', SNAPSHOT),
+    "another model's state accepted": ("live/snapshot.py", "if theirs != ours:", 'if theirs != ours and key != "fingerprint":', SNAPSHOT),
+    "another windowing's state accepted": ("live/snapshot.py", "if theirs != ours:", 'if theirs != ours and key != "windowing":', SNAPSHOT),
+    "the old file overwritten in place": ("live/snapshot.py", "with h5py.File(name, \"w\"", "with h5py.File(target, \"w\"", SNAPSHOT),
+    "streams' states in another order": ("live/snapshot.py", "rows[:, columns] = file[name][()]", "rows[:, columns] = file[name][()][::-1]", SNAPSHOT),
+    # verification
+    "any error tolerated": ("testing.py", "ok = bool((error <= allowed).all())", "ok = True", VERIFY),
+    "the other side's error as the measure": ("testing.py", "10 * measure.noise)", "10 * difference(theirs, measure.exact))", VERIFY),
+    "the wrong position named": ("testing.py", '"position": positions[check.position]})\n\n\ndef _reference', '"position": 0})\n\n\ndef _reference', VERIFY),
+    "bits compared with a tolerance": ("testing.py", "where, 0, not differs.any())", "where, 0, True)", VERIFY),
+    # the command line
+    "an input taken up one record too far": ("cli/run.py", 'range(1, position["records"] + 1)', 'range(1, position["records"] + 2)', RUN),
+    "the output not cut back": ("cli/run.py", "file.truncate(done)\n                file.seek(done)", "file.seek(0, 2)", RUN),
+    "the end of a stream ignored": ("cli/run.py", "        if ended:\n            stream.reset()\n", "", RUN),
+    "every record its own stream": ("cli/run.py", "if key not in self.streams:", "if True:", RUN),
+    "skipped records count as samples": ("cli/run.py", "if not self.skip:", "if False:", RUN),
+}  # fmt: skip
+
+
+def copy(folder):
+    """The package and its tests where they may be broken."""
+    ignore = shutil.ignore_patterns("__pycache__", "test_mutations.py")
+    shutil.copytree(SOURCE, folder / "src" / "stepstream", ignore=ignore)
+    shutil.copytree(ROOT / "tests", folder / "tests", ignore=ignore)
+    shutil.copy(ROOT / "pyproject.toml", folder)
+    return folder
+
+
+def run_tests(folder, *selection):
+    env = {**os.environ, "PYTHONPATH": str(folder / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
+    env.pop("STEPSTREAM_CASES", None)
+    where = "import stepstream, sys; sys.exit(not stepstream.__file__.startswith(sys.argv[1]))"
+    subprocess.run([sys.executable, "-c", where, str(folder)], env=env, check=True)
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-m", "not slow", "-p", "no:xdist", *selection]
+    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.slow
+def test_unchanged_is_green(tmp_path):
+    out = run_tests(copy(tmp_path), *sorted({tests for *_, tests in MUTATIONS.values()}))
+    assert out.returncode == 0, out.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MUTATIONS)
+def test_the_tests_notice(name, tmp_path):
+    file, old, new, tests = MUTATIONS[name]
+    path = copy(tmp_path) / "src" / "stepstream" / file
+    text = path.read_text(encoding="utf-8")
+    assert text.count(old) == 1, f"{file} has {old!r} {text.count(old)} times: adapt the mutation"
+    path.write_text(text.replace(old, new), encoding="utf-8")
+    out = run_tests(tmp_path, tests)
+    assert out.returncode == 1, f"{tests} did not notice\n{out.stdout}"
