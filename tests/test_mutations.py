@@ -71,7 +71,7 @@ MUTATIONS = {
     "age not saved": ("live/snapshot.py", 'group.attrs["age"] = -1 if state.age is None else state.age', 'group.attrs["age"] = 0', SNAPSHOT),
     "another model's state accepted": ("live/snapshot.py", "if theirs != ours:", 'if theirs != ours and key != "fingerprint":', SNAPSHOT),
     "another windowing's state accepted": ("live/snapshot.py", "if theirs != ours:", 'if theirs != ours and key != "windowing":', SNAPSHOT),
-    "the old file overwritten in place": ("live/snapshot.py", "with h5py.File(name, \"w\"", "with h5py.File(target, \"w\"", SNAPSHOT),
+    "the old file overwritten in place": ("live/snapshot.py", 'with open(handle, "wb") as f:', 'with open(target, "wb") as f:', SNAPSHOT),
     "streams' states in another order": ("live/snapshot.py", "rows[:, columns] = file[name][()]", "rows[:, columns] = file[name][()][::-1]", SNAPSHOT),
     # verification
     "any error tolerated": ("testing.py", "ok = bool((error <= allowed).all())", "ok = True", VERIFY),
@@ -80,7 +80,7 @@ MUTATIONS = {
     "bits compared with a tolerance": ("testing.py", "where, 0, not differs.any())", "where, 0, True)", VERIFY),
     # the command line
     "an input taken up one record too far": ("cli/run.py", 'range(1, position["records"] + 1)', 'range(1, position["records"] + 2)', RUN),
-    "the output not cut back": ("cli/run.py", "file.truncate(done)\n                file.seek(done)", "file.seek(0, 2)", RUN),
+    "the output not cut back": ("cli/run.py", "file.truncate(done)\n            file.seek(done)", "file.seek(0, 2)", RUN),
     "the end of a stream ignored": ("cli/run.py", "        if ended:\n            stream.reset()\n", "", RUN),
     "every record its own stream": ("cli/run.py", "if key not in self.streams:", "if True:", RUN),
     "skipped records count as samples": ("cli/run.py", "if not self.skip:", "if False:", RUN),

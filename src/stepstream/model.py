@@ -46,8 +46,8 @@ def load(
             raise InputError(f"training_length: expected a whole number from 1, got {training_length!r}")
         reading = replace(reading, training_length=training_length)
     if reading.graph is not None and scale is not None:
-        if len(scale) != 2:
-            raise InputError(f"scale: expected (mean, std), got {len(scale)} values")
+        if not isinstance(scale, Sequence) or len(scale) != 2:
+            raise InputError(f"scale: expected (mean, std), got {scale!r}")
         reading = replace(reading, graph=scale_input(reading.graph, *scale))
     return Model(reading, features, classes)
 
@@ -60,8 +60,8 @@ class Model:
         self, reading: Reading, features: Sequence[str] | None = None, classes: Sequence[str] | None = None
     ) -> None:
         self.reading = reading
-        self.features = None if features is None else tuple(features)
-        self.classes = None if classes is None else tuple(classes)
+        self.features = _names("features", features)
+        self.classes = _names("classes", classes)
         if reading.graph is not None:
             self._executor = NumpyExecutor(drop_identities(reading.graph))
             self._specs = validate(reading.graph)
@@ -88,7 +88,9 @@ class Model:
 
     @staticmethod
     def _check_names(what: str, names: Sequence[str] | None, count: int) -> None:
-        if names is not None and (len(names) != count or len(set(names)) != count):
+        if names is not None and (
+            any(not isinstance(n, str) for n in names) or len(names) != count or len(set(names)) != count
+        ):
             raise InputError(f"{what}: expected {count} different names, got {list(names)}")
 
     @property
@@ -178,3 +180,9 @@ class Model:
     def stream(self, windowing: str | Windowing = "auto") -> Stream:
         """A new stream over this model: "auto", "carry", "tumbling(n)" or "session(gap)"."""
         return Stream(self, windowing)
+
+
+def _names(what: str, names: Sequence[str] | None) -> tuple[str, ...] | None:
+    if isinstance(names, str):
+        raise InputError(f"{what}: expected a list of names, got the string {names!r}")
+    return None if names is None else tuple(names)

@@ -128,8 +128,9 @@ def report(model: Model) -> Report:
     inputs = dict(reading.graph.inputs) if reading.graph else {}
     specs = validate(reading.graph) if reading.graph else {}
     layers = [(info.name, info.kind) for info in reading.layers]
-    if "scale" in nodes and all(name != "scale" for name, _ in layers):
-        layers.insert(1 if layers[0][1] == "InputLayer" else 0, ("scale", "(x - mean) / std"))
+    added = [n.layer for n in nodes.values() if n.layer_index < 0]  # by load(scale=...)
+    at = 1 if layers[0][1] == "InputLayer" else 0
+    layers[at:at] = [(name, "(x - mean) / std") for name in added]
     rows = []
     for name, kind in layers:
         node = nodes.get(name)

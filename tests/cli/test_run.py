@@ -118,6 +118,66 @@ def test_answers_arrive_line_by_line(path):
         assert process.wait(30) == 0
 
 
+@pytest.mark.parametrize(
+    "options", ["--key device", "--time when", "--end last", "--features a,b,z", "--features a,b", "--key a"]
+)
+def test_columns_that_are_not_there_are_no_bad_records(path, options):
+    """Skipping would skip everything."""
+    arguments = ("run", path, "--windowing", "carry", "--on-bad", "skip", *options.split())
+    out = run(*arguments, data=b"a,b,c\n1,2,3\n", code=2)
+    assert b"expected" in out.stderr
+    assert b"skipped" not in out.stderr
+    assert out.stderr.count(b"standard input: ") == 1
+
+
+def test_a_file_is_not_read_and_written_at_once(path, tmp_path):
+    data = tmp_path / "data.csv"
+    data.write_text("a,b,c\n1,2,3\n")
+    for options in (["--out", data], ["--state", data], ["--out", tmp_path / "x", "--state", tmp_path / "x"]):
+        out = run("run", path, data, "--windowing", "carry", *options, code=2)
+        assert b"expected another file" in out.stderr
+    assert data.read_text() == "a,b,c\n1,2,3\n"
+
+
+def test_another_input_is_said(path, tmp_path):
+    for name in ("one.csv", "two.csv"):
+        (tmp_path / name).write_text(f"a,b,c\n1,2,{len(name)}\n{name[0] == 'o':d},2,3\n")
+    options = ("--windowing", "carry", "--state", tmp_path / "state.h5")
+    run("run", path, tmp_path / "one.csv", *options)
+    second = run("run", path, tmp_path / "two.csv", *options)
+    assert b"of another input" in second.stderr
+    assert [r["age"] for r in rows(second)] == ["3", "4"]
+    again = run("run", path, tmp_path / "two.csv", *options)
+    assert b"of another input" not in again.stderr
+    assert rows(again) == []
+
+
+def test_a_full_disk_loses_no_record(path, recording, tmp_path):
+    """The output cannot grow; what was not written is written by the next run."""
+    expected = run("run", path, recording, *KEYED).stdout
+    files = ["--state", str(tmp_path / "s.h5"), "--out", str(tmp_path / "o.csv")]
+    arguments = ["run", path, str(recording), *KEYED, *files]
+    code = (
+        "import resource, signal, sys\n"
+        "sys.dont_write_bytecode = True\n"
+        "from stepstream.cli.main import main\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))\n"
+        "main()\n"
+    )
+    command = [sys.executable, "-c", code, *arguments, "--save-every", "0"]
+    out = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert out.returncode == 2
+    assert "o.csv: cannot be written: File too large" in out.stderr
+    run(*arguments)
+    assert (tmp_path / "o.csv").read_bytes() == expected
+
+
+def test_a_null_key_is_a_bad_record(path):
+    out = run("run", path, "--key", "k", data=b'{"k": null, "a": 1, "b": 2, "c": 3}\n', code=2)
+    assert b"line 1: expected a key" in out.stderr
+
+
 def test_end_resets_a_stream(path):
     data = b"k,a,b,c,last\nu,1,2,3,0\nu,1,2,3,true\nu,1,2,3,no\n"
     got = rows(run("run", path, "--key", "k", "--end", "last", "--windowing", "carry", data=data))

@@ -1,6 +1,7 @@
 """State files: what is written, what is refused, and that nothing is ever half-written."""
 
-import os
+import subprocess
+import sys
 
 import h5py
 import numpy as np
@@ -94,20 +95,32 @@ def test_files_that_are_no_states(stream, tmp_path, content):
         stream.load(tmp_path / "nowhere.h5")
 
 
-def test_a_full_disk_leaves_the_old_file(stream, tmp_path, monkeypatch):
+@pytest.mark.parametrize("limit", [0, 100, 5000])
+def test_a_full_disk_leaves_the_old_file(stream, motions, tmp_path, limit):
+    """A file-size limit makes real writes fail. HDF5 itself, writing to disk, would end the process here."""
     path = tmp_path / "state.h5"
     stream.save(path)
     old = path.read_bytes()
-    stream.step(SAMPLES[5])
-
-    def full(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space left"):
-        stream.save(path)
+    code = (
+        "import resource, signal, stepstream\n"
+        f"stream = stepstream.load({str(motions / 'model.keras')!r}).stream('carry')\n"
+        "stream.step([1, 2, 3])\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))\n"
+        "try:\n"
+        f"    stream.save({str(path)!r})\n"
+        "except stepstream.StateError as e:\n"
+        "    print(e)\n"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.startswith(f"{path}: cannot be written, and is as it was")
     assert path.read_bytes() == old
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_that_is_not_there(stream, tmp_path):
+    with pytest.raises(StateError, match=r"state\.h5: cannot be written.*No such file"):
+        stream.save(tmp_path / "nowhere" / "state.h5")
 
 
 def test_an_unknown_age_is_said(model, tmp_path):

@@ -4,6 +4,7 @@ import pickle
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -213,6 +214,15 @@ def test_scale_is_applied_and_part_of_the_fingerprint(model, motions):
     for bad in (([1, 2], [1, 1]), (mean, [1, 0, 1]), (mean, [1, np.nan, 1]), (mean,)):
         with pytest.raises(InputError, match="scale"):
             stepstream.load(motions / "model.keras", scale=bad)
+
+
+def test_a_layer_may_be_called_scale():
+    from stepstream.graph.passes import scale_input
+
+    graph = question().graph
+    graph = replace(graph, nodes=(replace(graph.nodes[0], id="scale"), *graph.nodes[1:]))
+    graph = replace(graph, nodes=(graph.nodes[0], replace(graph.nodes[1], inputs=("scale",)), *graph.nodes[2:]))
+    assert [n.id for n in scale_input(graph, 0.0, 2.0).nodes][:2] == ["scale_", "scale"]
 
 
 @pytest.mark.parametrize("value", [0, -1, 2.5, True, "7"])

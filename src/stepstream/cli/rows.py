@@ -24,11 +24,15 @@ POLL_SECONDS = 0.2  # how soon a signal is seen while no line arrives
 
 @dataclass(frozen=True)
 class Record:
-    """One record: `line` counts from 1 in the file; `error` says why there are no fields."""
+    """One record: `line` counts from 1 in the file; `error` says why there are no fields.
+
+    table: whether all records have the same columns, as in CSV and Parquet.
+    """
 
     line: int
     fields: Mapping[str, Any]
     error: str | None = None
+    table: bool = False
 
 
 @dataclass(frozen=True)
@@ -151,7 +155,7 @@ def _csv(lines: Iterator[str], delimiter: str, header: bool) -> Iterator[Record]
         if len(cells) != len(names):
             yield Record(reader.line_num, {}, f"expected {len(names)} columns, got {len(cells)}")
         else:
-            yield Record(reader.line_num, dict(zip(names, cells, strict=True)))
+            yield Record(reader.line_num, dict(zip(names, cells, strict=True)), table=True)
 
 
 def _parquet(path: Path) -> Iterator[Record]:
@@ -165,7 +169,7 @@ def _parquet(path: Path) -> Iterator[Record]:
         for batch in pq.ParquetFile(path).iter_batches(batch_size=4096):
             for fields in batch.to_pylist():
                 number += 1
-                yield Record(number, fields)
+                yield Record(number, fields, table=True)
     except (pyarrow.ArrowException, OSError) as e:
         raise InputError(f"{path}: not a readable Parquet file: {e}") from e
 

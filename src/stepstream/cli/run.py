@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from time import monotonic
 from types import FrameType
@@ -67,16 +67,17 @@ def run(
         raise InputError(f"--on-bad: expected stop or skip, got {on_bad!r}")
     if len(delimiter) != 1:
         raise InputError(f"--delimiter: expected one character, got {delimiter!r}")
+    _different_files({"MODEL": model, "INPUT": input, "--state": state, "--out": out, "--scale": scale})
     loaded = load_model(model, training_length, scale)
     stop = _Stop()
     source = open_rows(input, delimiter, header, stopped=lambda: stop.code is not None)
     job = _Job(loaded, source, windowing, features, key, time, end, on_bad == "skip")
-    done, sink = job.resume(state, input, out), None
+    done = job.resume(state, input, out)
     view = Watch(Console(stderr=True), source.name) if watch else None
     quiet = view is not None and out is None and sys.stdout.isatty()
-    try:
-        with stop.listening(), _writer(out, done, as_json, job.columns) as sink, _progress(source, view) as advance:
-            saved = monotonic()
+    with stop.listening(), _writer(out, done, as_json, job.columns) as sink, _progress(source, view) as advance:
+        saved = monotonic()
+        try:
             for answer in job.answers():
                 if not quiet:
                     sink.write(answer)
@@ -88,12 +89,21 @@ def run(
                 advance()
                 if stop.code is not None:
                     break
-    finally:
-        if state is not None and sink is not None:
-            job.save(state, input, sink.written)
-        if job.skipped:
-            print(f"stepstream: {job.skipped} records skipped", file=sys.stderr)
+        finally:
+            # an answer that could not be written is not in the saved state, so that the next run gives it
+            if state is not None and not sink.failed:
+                job.save(state, input, sink.position())
+            if job.skipped:
+                print(f"stepstream: {job.skipped} records skipped", file=sys.stderr)
     raise typer.Exit(stop.code or 0)
+
+
+def _different_files(paths: Mapping[str, Path | None]) -> None:
+    """No file is read and written in one run, nor written twice."""
+    seen: dict[Path, str] = {}
+    for name, path in paths.items():
+        if path is not None and (other := seen.setdefault(path.resolve(), name)) != name:
+            raise InputError(f"{name}: expected another file than that of {other}, got {path} for both")
 
 
 class _Stop:
@@ -130,6 +140,7 @@ class _Job:
         self._first = first
         self.streams: dict[str, Stream] = {}
         self.records = self.skipped = 0
+        self._columns_known = False
         names = [
             name if size == 1 else f"{name}_{i}"
             for name, size in zip(model.output_names, model.output_sizes, strict=True)
@@ -145,8 +156,11 @@ class _Job:
         states, position = snapshot.load_streams(state, self.model, self.windowing)
         for key, value in states.items():
             self._stream(key).restore(value)
-        if input is None or position.get("input") != _head(input, position.get("head", 0)):
-            return None  # another input: the streams go on with it from its start
+        if input is None:
+            return None
+        if position.get("input") != _head(input, position.get("head", 0)):
+            print(f"stepstream: {state} is of another input: its streams go on with {input}", file=sys.stderr)
+            return None
         for self.records in range(1, position["records"] + 1):
             if next(self.source.records, None) is None:
                 raise StateError(f"{state}: expected {position['records']} records in {input}, got {self.records - 1}")
@@ -164,6 +178,8 @@ class _Job:
     def answers(self) -> Iterator[dict[str, Any]]:
         """The output row of each record that could be used."""
         for record in self.source.records:
+            if record.table and not self._columns_known:
+                self._check_columns(record.fields)  # not a matter of one bad record
             try:
                 row = self._answer(record)
             except InputError as e:
@@ -186,7 +202,10 @@ class _Job:
         if record.error is not None:
             raise InputError(record.error)
         fields = record.fields
-        key = "" if self.key is None else str(_field(fields, self.key))
+        key = "" if self.key is None else _field(fields, self.key)
+        if key is None:
+            raise InputError(f"expected a key in {self.key!r}, got none")
+        key = str(key)
         written = "" if self.time is None else _field(fields, self.time)
         ended = self.end is not None and _flag(_field(fields, self.end), self.end)
         names = self._feature_columns(fields)
@@ -200,6 +219,15 @@ class _Job:
         if ended:
             stream.reset()
         return dict(zip(self.columns, row, strict=True))
+
+    def _check_columns(self, fields: Mapping[str, Any]) -> None:
+        try:
+            for name in (self.key, self.time, self.end, *self._feature_columns(fields)):
+                if name is not None:
+                    _field(fields, name)
+        except InputError as e:
+            raise InputError(f"{self.source.name}: {e}") from e
+        self._columns_known = True
 
     def _feature_columns(self, fields: Mapping[str, Any]) -> list[str]:
         if self.features is None:
@@ -244,11 +272,13 @@ def _head(path: Path, size: int) -> int:
 
 
 class _Sink:
-    """Rows to a file or a pipe, each flushed as it is written. written: bytes, that may be cut back to."""
+    """Rows to a file or a pipe. failed: whether one could not be written."""
 
-    def __init__(self, file: IO[bytes], columns: list[str], as_json: bool, done: int, flush: bool) -> None:
-        self._file, self._json, self._columns, self._flush = file, as_json, columns, flush
-        self.written = done
+    def __init__(self, file: IO[bytes], name: str, columns: list[str], as_json: bool, done: int) -> None:
+        self._file, self._name, self._json = file, name, as_json
+        self._is_file = file is not sys.stdout.buffer
+        self._written = done
+        self.failed = False
         if not as_json and not done:
             self._line(columns)
 
@@ -259,9 +289,9 @@ class _Sink:
             self._line([_text(v) for v in row.values()])
 
     def position(self) -> int:
-        """Bytes that are safely in the file."""
-        self._file.flush()
-        return self.written
+        """Bytes written, which are on the disk now if this is a file."""
+        self._flush(to_disk=True)
+        return self._written
 
     def _line(self, cells: list[str]) -> None:
         buffer = io.StringIO()
@@ -270,10 +300,28 @@ class _Sink:
 
     def _bytes(self, text: str) -> None:
         data = text.encode()
-        self._file.write(data)
-        if self._flush:
+        with self._noticing():
+            self._file.write(data)
+        self._written += len(data)
+        if not self._is_file:
+            self._flush()
+
+    def _flush(self, to_disk: bool = False) -> None:
+        with self._noticing():
             self._file.flush()
-        self.written += len(data)
+            if to_disk and self._is_file:
+                os.fsync(self._file.fileno())
+
+    @contextmanager
+    def _noticing(self) -> Iterator[None]:
+        try:
+            yield
+        except BrokenPipeError:
+            self.failed = True
+            raise
+        except OSError as e:
+            self.failed = True
+            raise InputError(f"{self._name}: cannot be written: {e.strerror}") from e
 
 
 def _plain(value: Any) -> Any:
@@ -288,22 +336,27 @@ def _text(value: Any) -> str:
 
 @contextmanager
 def _writer(out: Path | None, done: int | None, as_json: bool, columns: list[str]) -> Iterator[_Sink]:
+    """Standard output, or a file that is cut back to what the run before had done."""
     if out is None:
-        yield _Sink(sys.stdout.buffer, columns, as_json, 0, flush=True)
+        yield _Sink(sys.stdout.buffer, "standard output", columns, as_json, 0)
         return
     try:
         if done is not None and out.exists() and out.stat().st_size < done:
             raise StateError(f"{out}: expected at least {done} bytes from the run before, got {out.stat().st_size}")
-        with out.open("r+b" if done and out.exists() else "wb") as file:
-            if done:
-                file.truncate(done)
-                file.seek(done)
-            sink = _Sink(file, columns, as_json or out.suffix == ".jsonl", done or 0, flush=False)
-            yield sink
-            file.flush()
-            os.fsync(file.fileno())
+        file = out.open("r+b" if done and out.exists() else "wb")
     except OSError as e:
         raise InputError(f"{out}: {e.strerror}") from e
+    sink = None
+    try:
+        if done:
+            file.truncate(done)
+            file.seek(done)
+        sink = _Sink(file, str(out), columns, as_json or out.suffix == ".jsonl", done or 0)
+        yield sink
+        sink.position()
+    finally:
+        with suppress(OSError) if sink and sink.failed else nullcontext():  # said already
+            file.close()
 
 
 @contextmanager

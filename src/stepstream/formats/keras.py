@@ -111,8 +111,11 @@ def _read_model(model: Any) -> Reading:
             f"expected a Sequential or Functional model, got {type(model).__name__}, whose layers only its code knows; "
             "rebuild it with the Functional API"
         )
-    config = {"class_name": kind, "config": model.get_config()}
+    # NumPy values in configurations become plain JSON, as in a file
+    config = json.loads(json.dumps({"class_name": kind, "config": model.get_config()}, default=_plain))
     by_name = {layer.name: layer for layer in model.layers}
+    for entry in config["config"]["layers"]:
+        _name_own_functions(by_name.get(entry["config"].get("name")), entry["config"])
 
     def weights(entry: Mapping[str, Any]) -> list[Array]:
         layer = by_name.get(entry["config"].get("name"))
@@ -120,9 +123,17 @@ def _read_model(model: Any) -> Reading:
             return []
         return [np.asarray(w) for w in layer.get_weights()]
 
-    # NumPy values in configurations become plain JSON, as in a file
-    plain = json.loads(json.dumps(config, default=_plain))
-    return assemble(plain, weights, version, Provenance("in memory", f"Keras {version}"), "the model")
+    return assemble(config, weights, version, Provenance("in memory", f"Keras {version}"), "the model")
+
+
+def _name_own_functions(layer: Any, config: dict[str, Any]) -> None:
+    """A user's own activation called `relu` is written as "relu"; in memory it can be told from Keras'."""
+    for key in ("activation", "recurrent_activation"):
+        home = str(getattr(getattr(layer, key, None), "__module__", "keras"))
+        if isinstance(config.get(key), str) and home.partition(".")[0] not in {"keras", "tf_keras"}:
+            config[key] = f"{home}.{config[key]}"
+    if hasattr(layer, "layer") and isinstance(config.get("layer"), dict):
+        _name_own_functions(layer.layer, config["layer"]["config"])
 
 
 def _plain(value: Any) -> Any:

@@ -20,7 +20,8 @@ from stepstream.graph.streamable import REASONS, Blocker, blocker
 Config = Mapping[str, Any]
 
 IDENTITIES = {
-    "Dropout", "SpatialDropout1D", "GaussianDropout", "GaussianNoise", "AlphaDropout", "ActivityRegularization",
+    "Identity", "Dropout", "SpatialDropout1D", "GaussianDropout", "GaussianNoise", "AlphaDropout",
+    "ActivityRegularization",
 }  # fmt: skip
 ACTIVATIONS = {
     "linear", "tanh", "sigmoid", "hard_sigmoid", "sparse_sigmoid", "relu", "relu6", "leaky_relu", "elu", "celu",
@@ -83,6 +84,7 @@ class Layer:
                 value = inner
             elif value.get("class_name") in _ACTIVATION_LAYERS and isinstance(inner, Mapping):
                 layer = Layer(value["class_name"], self.name, inner, self.keras, self.role, self.rank)
+                refuse_custom(layer, value)
                 op, params, _ = convert(layer)
                 if op == "activation":
                     return dict(params["activation"])
@@ -105,6 +107,18 @@ class Layer:
                 f"its {what} runs over axis {axis}, not over the features of one sample alone",
                 "use axis=-1; retrain",
             )
+
+
+def refuse_custom(layer: Layer, entry: Mapping[str, Any]) -> None:
+    """Raise Blocked for a user's own class, whatever its name: Keras 3 writes a registered name for those alone."""
+    if entry.get("registered_name") is None:
+        return
+    if str(entry.get("module")).startswith(("keras.ops", "keras.src.ops")):
+        raise layer.block("an operation outside a layer is not supported", "use the layer that does the same")
+    raise layer.block(
+        "a class of its own, of which only its code says how it computes, and no code from a file is ever run",
+        "replace it with standard layers; retrain",
+    )
 
 
 Node = tuple[str, dict[str, Any], dict[str, Array]]  # op, params, weights
@@ -234,6 +248,7 @@ def _time_distributed(layer: Layer) -> Node:
         raise layer.block(f"it wraps {kind}, which would need a stream inside every sample", _POINTWISE)
     wrapped = Layer(kind, layer.name, config, layer.keras, TimeRole.STATIC, layer.rank - 1, layer.weights)
     try:
+        refuse_custom(wrapped, inner)
         return convert(wrapped)
     except Blocked as e:
         raise Blocked(Blocker(layer.name, f"TimeDistributed({kind})", e.blocker.reason, e.blocker.remedy)) from None

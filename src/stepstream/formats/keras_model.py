@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from stepstream.errors import GraphError, ModelFileError
-from stepstream.formats.keras_layers import Blocked, Layer, convert
+from stepstream.formats.keras_layers import Blocked, Layer, convert, refuse_custom
 from stepstream.formats.reading import LayerInfo, Provenance, Reading
 from stepstream.graph.ir import Array, Graph, Node, TensorSpec, TimeRole
 from stepstream.graph.streamable import Blocker
@@ -74,6 +74,7 @@ def _assemble(config: Mapping[str, Any], weights: Weights, version: str, provena
         try:
             if _policy(inner.get("dtype")).startswith(("int8", "int4", "float8")):
                 raise layer.block("its weights are quantised", "save the model before quantising it")
+            refuse_custom(layer, entry)
             op, params, named = convert(layer)
         except Blocked as e:
             if not any(b.layer == name for b in blockers):
@@ -116,8 +117,8 @@ def _functional(body: Mapping[str, Any], blockers: list[Blocker]) -> tuple[dict[
             reason = f"it is called {len(calls)} times; shared layers are not supported"
         elif len(found[0]) != 1:
             reason = f"it takes {len(found[0])} tensors; merging branches is not supported"
-        elif "'training': True" in repr(calls[0]):
-            reason = "it is called with training=True, so its answers are random or differ from inference"
+        elif options := _options(calls[0]):
+            reason = f"it is called with {', '.join(options)}, which only its training or its code can answer"
         if reason:
             blockers.append(Blocker(name, kind, reason, "rebuild the model as one chain of layers from one input"))
         if found and found[0]:
@@ -143,6 +144,15 @@ def _tensors(call: Any) -> Iterator[str]:
         else:
             for value in call:
                 yield from _tensors(value)
+
+
+def _options(call: Any) -> list[str]:
+    """Keyword arguments of a call that change what a layer does, such as training=True."""
+    if isinstance(call, Mapping):
+        options = call.get("kwargs", {})
+    else:
+        options = call[0][3] if isinstance(call[0], list) and len(call[0]) > 3 else {}
+    return [f"{key}={value!r}" for key, value in options.items() if value is not None and value is not False]
 
 
 def _input_shape(body: Any, entries: list[Any]) -> list[int | None] | None:

@@ -42,6 +42,9 @@ def scale_input(graph: Graph, mean: Sequence[float], std: Sequence[float]) -> Gr
         raise InputError(f"scale: expected standard deviations above zero, got {std!r}; use 1 for a constant feature")
     if any(n.op == "embedding" and n.inputs[0] == name for n in graph.nodes):
         raise InputError("scale: the model takes indices, which cannot be scaled")
-    first = Node("scale", "standardise", (name,), {}, {"mean": arrays[0], "std": arrays[1]}, "scale")
-    moved = tuple(replace(n, inputs=tuple("scale" if i == name else i for i in n.inputs)) for n in graph.nodes)
+    own = "scale"
+    while any(own == n.id for n in graph.nodes) or own == name:
+        own += "_"
+    first = Node(own, "standardise", (name,), {}, {"mean": arrays[0], "std": arrays[1]}, own)
+    moved = tuple(replace(n, inputs=tuple(own if i == name else i for i in n.inputs)) for n in graph.nodes)
     return Graph(graph.inputs, (first, *moved), graph.outputs)

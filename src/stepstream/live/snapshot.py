@@ -7,7 +7,6 @@ in attributes. Several streams, each in a group of its own under `streams`, shar
 
 from __future__ import annotations
 
-import contextlib
 import os
 import tempfile
 from collections.abc import Callable, Mapping
@@ -224,22 +223,32 @@ def _read_stream(group: h5py.Group, model: Model, windowing: Windowing, where: s
 
 
 def replace_file(path: str | Path, write: Callable[[h5py.File], None]) -> None:
-    """Write beside the target, flush to disk, then rename: a full disk or a crash leaves the old file."""
+    """Write beside the target, flush to disk, then rename: a full disk or a crash leaves the old file.
+
+    HDF5 works in memory and plain bytes go to disk, because the HDF5 library may end the process on a full disk.
+    """
     import h5py
 
+    # attributes above 64 KiB need the latest format
+    with h5py.File("state", "w", driver="core", backing_store=False, libver="latest") as file:
+        write(file)
+        file.flush()
+        image = file.id.get_file_image()
     target = Path(path)
-    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-    os.close(handle)
+    temporary = None
     try:
-        with h5py.File(name, "w", libver="latest") as file:  # attributes above 64 KiB need the latest format
-            write(file)
-        with open(name, "rb+") as f:
+        handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+        with open(handle, "wb") as f:
+            f.write(image)
+            f.flush()
             os.fsync(f.fileno())
-        os.replace(name, target)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(name)
-        raise
+        os.replace(temporary, target)
+        temporary = None
+    except OSError as e:
+        raise StateError(f"{target}: cannot be written, and is as it was: {e.strerror}") from e
+    finally:
+        if temporary is not None:
+            os.unlink(temporary)
 
 
 def opened(path: str | Path) -> Any:
