@@ -149,13 +149,13 @@ def yardstick(model: Model, x: Array) -> Yardstick:
 def compare(name: str, compared_with: str, ours: Array, theirs: Array, measure: Yardstick) -> Check:
     """All (m, time, outputs).
 
-    The tolerance is 1e-5 as long as both float32 runs have stayed that close to the float64 run, and from there on ten
-    times the noise. The other side's own error is no measure: it would excuse a model that is simply another one. Where
+    As long as both float32 runs stay within 1e-5 of the float64 run, both are right, and they may lie on either side of
+    it. From there on the tolerance is ten times the noise. The other side's own error is no measure: it would excuse a model that is simply another one. Where
     float32 overflows on one side alone, that is a failure.
     """
     error = difference(ours, theirs)
     conditioned = np.maximum(measure.noise, _so_far(difference(theirs, measure.exact))) <= TOLERANCE
-    allowed = np.where(conditioned, TOLERANCE, np.maximum(TOLERANCE, 10 * measure.noise))
+    allowed = np.where(conditioned, TOLERANCE + measure.noise, np.maximum(TOLERANCE, 10 * measure.noise))
     allowed = np.where(np.isfinite(ours) == np.isfinite(theirs), allowed, TOLERANCE)
     worst = int(np.where(np.isinf(allowed), 0, error / allowed).argmax())
     ok = bool((error <= allowed).all())

@@ -156,10 +156,10 @@ def build(chain: Build, shape: tuple[int, ...], functional: bool) -> tuple[keras
     twin = keras.Sequential([layers.Input((None, *shape[1:])), *chain(True)])
     for scale in (0.3, 0.6, 1.2, 2.5, 5.0):
         rng = np.random.default_rng(1)
+        # nothing of Keras' own random start: the same numbers in every run and on every back end
         values = [np.asarray(w) for w in model.get_weights()]
-        values = [
-            v + (rng.normal(size=v.shape) if v.ndim > 1 else abs(rng.normal(size=v.shape))) * scale for v in values
-        ]
+        noise = [rng.normal(size=v.shape) * scale for v in values]
+        values = [n / np.sqrt(len(v)) if v.ndim > 1 else v + abs(n) for v, n in zip(values, noise, strict=True)]
         values = [v.astype(np.float32) for v in values]
         model.set_weights(values)
         twin.set_weights(values)
