@@ -150,8 +150,8 @@ def compare(name: str, compared_with: str, ours: Array, theirs: Array, measure: 
     """All (m, time, outputs).
 
     As long as both float32 runs stay within 1e-5 of the float64 run, both are right, and they may lie on either side of
-    it. From there on the tolerance is ten times the noise. The other side's own error is no measure: it would excuse a model that is simply another one. Where
-    float32 overflows on one side alone, that is a failure.
+    it. From there on the tolerance is ten times the noise. The other side's own error is no measure: it would excuse a
+    model that is simply another one. Where float32 overflows on one side alone, that is a failure.
     """
     error = difference(ours, theirs)
     conditioned = np.maximum(measure.noise, _so_far(difference(theirs, measure.exact))) <= TOLERANCE

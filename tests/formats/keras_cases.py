@@ -159,7 +159,7 @@ def build(chain: Build, shape: tuple[int, ...], functional: bool) -> tuple[keras
         # nothing of Keras' own random start: the same numbers in every run and on every back end
         values = [np.asarray(w) for w in model.get_weights()]
         noise = [rng.normal(size=v.shape) * scale for v in values]
-        values = [n / np.sqrt(len(v)) if v.ndim > 1 else v + abs(n) for v, n in zip(values, noise, strict=True)]
+        values = [4 * n / np.sqrt(len(v)) if v.ndim > 1 else v + abs(n) for v, n in zip(values, noise, strict=True)]
         values = [v.astype(np.float32) for v in values]
         model.set_weights(values)
         twin.set_weights(values)
