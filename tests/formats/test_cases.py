@@ -13,10 +13,12 @@ def test_the_gru_model_gives_its_reference(cases):
     assert result.ok, result
 
 
-@pytest.mark.parametrize("name", ["lstm2_first", "RNN2__Saved_models_30ms_2state__model"])
-def test_models_that_make_their_time_axis_inside_are_refused(cases, name):
-    model = stepstream.load(cases / "emg" / f"{name}.keras")
-    blockers = {b.layer: b for b in model.check().blockers}
-    assert "time axis" in blockers["reshape"].reason
-    with pytest.raises(stepstream.BlockedError, match="reshape"):
-        model.stream()
+def test_models_that_make_their_time_axis_inside_are_refused(cases):
+    others = sorted(set((cases / "emg").glob("*.keras")) - {cases / "emg" / "gru_model.keras"})
+    assert others
+    for path in others:
+        model = stepstream.load(path)
+        blockers = {b.layer: b for b in model.check().blockers}
+        assert "time axis" in blockers["reshape"].reason, path.name
+        with pytest.raises(stepstream.BlockedError, match="reshape"):
+            model.stream()

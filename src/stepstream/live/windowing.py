@@ -70,7 +70,7 @@ class Session(Windowing):
         return last_time is not None and time - last_time > self.gap
 
     def __str__(self) -> str:
-        return f"session({self.gap:g})"
+        return f"session({str(float(self.gap)).removesuffix('.0')})"  # every digit: it is compared as text
 
 
 def parse(text: str) -> Windowing:

@@ -1,0 +1,89 @@
+"""Round trips and orders, for any input that Hypothesis can think of."""
+
+import numpy as np
+import pytest
+
+from make import question
+from stepstream import Carry, Session, Tumbling
+from stepstream.live import snapshot
+from stepstream.live.state import StreamState
+from stepstream.live.windowing import parse
+
+hypothesis = pytest.importorskip("hypothesis")
+from hypothesis import given, settings  # noqa: E402  (importorskip comes first)
+from hypothesis import strategies as st  # noqa: E402
+
+MODEL = question()
+SAMPLES = np.random.default_rng(9).normal(size=(24, 3)).astype(np.float32)
+calm = settings(deadline=None, derandomize=True, max_examples=40)
+
+windowings = st.one_of(
+    st.just(Carry()),
+    st.integers(1, 2**40).map(Tumbling),
+    st.floats(min_value=1e-9, max_value=1e12, allow_nan=False).map(Session),
+)
+floats = st.floats(width=32, allow_nan=False, allow_infinity=False)
+states = st.builds(
+    lambda values, age, time, samples: StreamState(np.array(values, np.float32), age, time, samples),
+    st.lists(floats, min_size=96, max_size=96),
+    st.none() | st.integers(0, 2**62),
+    st.none() | st.floats(allow_nan=False, allow_infinity=False),
+    st.integers(0, 2**62),
+)
+
+
+def equal(a, b):
+    return a.row.tobytes() == b.row.tobytes() and (a.age, a.time, a.samples) == (b.age, b.time, b.samples)
+
+
+@calm
+@given(windowings)
+def test_a_windowing_reads_back_from_its_text(windowing):
+    assert parse(str(windowing)) == windowing
+
+
+@calm
+@given(states)
+def test_a_saved_state_is_the_same_state(tmp_path_factory, state):
+    path = tmp_path_factory.mktemp("one") / "state.h5"
+    snapshot.save(path, MODEL, Carry(), state)
+    assert equal(snapshot.load(path, MODEL, Carry()), state)
+
+
+@calm
+@given(st.dictionaries(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])), states, max_size=4))
+def test_many_saved_states_are_the_same_states(tmp_path_factory, streams):
+    path = tmp_path_factory.mktemp("many") / "states.h5"
+    snapshot.save_streams(path, MODEL, Carry(), streams, {"records": 7})
+    back, position = snapshot.load_streams(path, MODEL, Carry())
+    assert list(back) == list(streams)
+    assert all(equal(back[key], streams[key]) for key in streams)
+    assert position == {"records": 7}
+
+
+@calm
+@given(st.lists(st.integers(0, 23), max_size=6), st.sampled_from(["carry", "tumbling(7)"]))
+def test_however_a_stream_is_cut_up_the_bits_are_the_same(tmp_path_factory, cuts, windowing):
+    whole = MODEL.stream(windowing).steps(SAMPLES)
+    folder = tmp_path_factory.mktemp("cut")
+    stream, answers, at = MODEL.stream(windowing), [], 0
+    for cut in [*sorted(cuts), 24]:
+        answers.append(stream.steps(SAMPLES[at:cut]))
+        stream.save(folder / "state.h5")
+        stream = MODEL.stream(windowing)
+        stream.load(folder / "state.h5")
+        at = cut
+    assert np.concatenate(answers).tobytes() == whole.tobytes()
+
+
+@calm
+@given(st.permutations(range(24)), st.integers(1, 4))
+def test_streams_do_not_see_each_other(order, count):
+    """Whatever the order in which samples of different streams arrive."""
+    streams = [MODEL.stream("carry") for _ in range(count)]
+    seen = [[] for _ in range(count)]
+    for n in order:
+        seen[n % count].append((n, streams[n % count].step(SAMPLES[n])))
+    for mine in seen:
+        alone = MODEL.stream("carry")
+        assert [alone.step(SAMPLES[n]) for n, _ in mine] == [y for _, y in mine]
