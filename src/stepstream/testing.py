@@ -99,7 +99,9 @@ def verify(model: Model, x: ArrayLike | None, expected: ArrayLike | None, refere
     if expected is not None:
         checks.append(_expected(model, data, np.asarray(expected)))
     if reference is not None:
-        checks.append(_reference(model, data, reference))
+        fixed = reference.input_shape[1] or 0
+        long = x is None and fixed > data.shape[1]  # the contract needs no more than a few samples
+        checks.append(_reference(model, samples(model, time=fixed) if long else data, reference))
     if expected is None and reference is None:
         notes.append("compared with itself alone: give expected outputs or a live Keras model to compare with")
     return Verification(tuple(checks), tuple(notes))

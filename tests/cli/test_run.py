@@ -326,6 +326,26 @@ def test_verify(path, recording, model, tmp_path):
     assert [c["position"] for c in bad["checks"] if not c["ok"]] == [99]
 
 
+def test_verify_compares_with_keras_where_it_is(path):
+    pytest.importorskip("keras")
+    pytest.importorskip("jax")
+    result = json.loads(run("verify", path, "--json", env={"KERAS_BACKEND": "jax"}).stdout)
+    assert result["ok"]
+    assert result["checks"][-1]["compared_with"] == "live keras"
+    assert result["notes"] == []
+
+
+@pytest.mark.parametrize("content", [b"", b"1,2,3\n", b"\x93NUMPY\x01\x00garbage"])
+def test_verify_data_that_is_no_array(path, tmp_path, content):
+    (tmp_path / "x.npy").write_bytes(content)
+    out = run("verify", path, "--data", tmp_path / "x.npy", code=2)
+    assert out.stderr.decode().strip().endswith("x.npy: expected an array saved with numpy.save: not such a file")
+
+
+def test_version():
+    assert run("--version").stdout.decode().strip() == f"stepstream {stepstream.__version__}"
+
+
 def test_verify_says_that_keras_is_missing(path):
     code = "import sys; sys.modules['keras'] = None; from stepstream.cli.main import main; main()"
     command = [sys.executable, "-c", code, "verify", path]

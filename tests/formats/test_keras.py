@@ -240,6 +240,14 @@ def test_verify_compares_with_a_live_model(keras):
     assert failed[0].position == 6
 
 
+def test_verify_makes_samples_as_long_as_the_reference_takes(keras):
+    layers = keras.layers
+    model = keras.Sequential([layers.Input((60, 3)), layers.GRU(4), layers.Dense(1)])
+    result = stepstream.load(model).verify(reference=model)
+    assert result.ok
+    assert result.checks[-1].position == 59
+
+
 def test_subclassed_models_are_refused(keras):
     class Own(keras.Model):
         def call(self, x):

@@ -2,17 +2,36 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 from rich.console import Console
+
+from stepstream.version import __version__
 
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Run a trained sequence model on live streams, one sample at a time.",
 )
 
 
 def console() -> Console:
     """Data goes to stdout plainly; Rich honours NO_COLOR and a missing terminal."""
     return Console(highlight=False)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"stepstream {__version__}")
+        raise typer.Exit
+
+
+VersionOption = Annotated[
+    bool, typer.Option("--version", callback=_version, is_eager=True, help="Say which version this is.")
+]
+
+
+@app.callback()
+def options(version: VersionOption = False) -> None:
+    """Run a trained sequence model on live streams, one sample at a time."""

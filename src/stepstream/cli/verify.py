@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -47,15 +48,22 @@ def _array(path: Path | None) -> Array | None:
     if path is None:
         return None
     try:
-        return np.asarray(np.load(path, allow_pickle=False))
-    except (OSError, ValueError) as e:
-        raise InputError(f"{path}: expected a .npy file of numbers: {e}") from e
+        array = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as e:
+        reason = e.strerror if isinstance(e, OSError) and e.strerror else "not such a file"
+        raise InputError(f"{path}: expected an array saved with numpy.save: {reason}") from e
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiub":
+        raise InputError(f"{path}: expected one array of numbers, got {getattr(array, 'dtype', 'an archive')}")
+    return array
 
 
 def _keras(path: Path) -> tuple[Any, str]:
     """The same file opened by Keras, or why not. Lambda layers stay shut: Keras' safe mode is on."""
     if importlib.util.find_spec("keras") is None:
         return None, "Keras not installed: not compared"
+    if importlib.util.find_spec("tensorflow") is None:  # Keras' default back end
+        installed = [name for name in ("jax", "torch") if importlib.util.find_spec(name)]
+        os.environ.setdefault("KERAS_BACKEND", next(iter(installed), "tensorflow"))
     try:
         import keras
 
