@@ -95,6 +95,25 @@ def test_parquet(path, recording, tmp_path):
     got = rows(run("run", path, tmp_path / "r.parquet", *KEYED))
     expected = rows(run("run", path, recording, *KEYED))
     assert [r["dense"] for r in got] == [r["dense"] for r in expected]
+    assert [datetime.fromisoformat(r["time"]).timestamp() for r in got] == [
+        datetime.fromisoformat(r["time"]).timestamp() for r in expected
+    ]
+    (tmp_path / "x.parquet").write_bytes(b"PAR1 and no more")
+    assert b"x.parquet: not a readable Parquet file" in run("run", path, tmp_path / "x.parquet", code=2).stderr
+
+
+def test_a_named_pipe_is_read_as_it_fills_and_can_be_stopped(path, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    command = [*STEPSTREAM, "run", path, str(tmp_path / "pipe"), "--windowing", "carry", "--state", str(tmp_path / "s")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process, (tmp_path / "pipe").open("wb") as pipe:
+        pipe.write(b"a,b,c\n1,2,3\n")
+        pipe.flush()
+        assert process.stdout.readline().decode().strip() == HEADER
+        assert process.stdout.readline()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 143
+    (stream,) = json.loads(run("state", "show", tmp_path / "s", "--json").stdout)["streams"]
+    assert stream["age"] == 1
 
 
 def test_json_output(path):

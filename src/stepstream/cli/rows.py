@@ -37,12 +37,12 @@ class Record:
 
 @dataclass(frozen=True)
 class Source:
-    """records: lazily read. consumed: bytes read so far (0 where nobody can say); size: of the whole file."""
+    """records: lazily read. size: bytes of a file, which can be read again; None for a pipe. consumed: of these."""
 
     name: str
     records: Iterator[Record]
-    consumed: Callable[[], int]
-    size: int | None
+    size: int | None = None
+    consumed: Callable[[], int] = int
 
 
 def open_rows(path: Path | None, delimiter: str, header: bool, stopped: Callable[[], bool]) -> Source:
@@ -51,12 +51,16 @@ def open_rows(path: Path | None, delimiter: str, header: bool, stopped: Callable
     Without a header the columns are called "0", "1", ... `stopped` is asked while standard input is silent.
     """
     if path is None:
-        return Source("standard input", _parse(_stdin_lines(stopped), None, delimiter, header), lambda: 0, None)
+        lines = _pipe_lines(sys.stdin.fileno(), stopped)
+        return Source("standard input", _parse(lines, None, delimiter, header))
     try:
-        size = path.stat().st_size
         suffixes = [s.lower() for s in path.suffixes]
+        if path.exists() and not path.is_file() and not path.is_dir():  # a named pipe, a terminal
+            lines = _pipe_lines(os.open(path, os.O_RDONLY), stopped)
+            return Source(str(path), _parse(lines, None, delimiter, header))
+        size = path.stat().st_size
         if suffixes[-1:] == [".parquet"]:
-            return Source(str(path), _parquet(path), lambda: 0, None)
+            return _parquet(path, size)
         raw = path.open("rb")
     except OSError as e:
         raise InputError(f"{path}: {e.strerror}") from e
@@ -67,7 +71,7 @@ def open_rows(path: Path | None, delimiter: str, header: bool, stopped: Callable
     if kind[0] == ".tsv" and delimiter == ",":
         delimiter = "\t"
     is_json = kind[0] in {".jsonl", ".ndjson", ".json"}
-    return Source(str(path), _parse(lines, is_json, delimiter, header), raw.tell, size)
+    return Source(str(path), _parse(lines, is_json, delimiter, header), size, raw.tell)
 
 
 def _file_lines(stream: Any, name: str) -> Iterator[bytes]:
@@ -78,9 +82,8 @@ def _file_lines(stream: Any, name: str) -> Iterator[bytes]:
         raise InputError(f"{name}: cannot be read: {e}") from e
 
 
-def _stdin_lines(stopped: Callable[[], bool]) -> Iterator[bytes]:
+def _pipe_lines(descriptor: int, stopped: Callable[[], bool]) -> Iterator[bytes]:
     """Lines as they arrive. A signal must not lose one, so it only raises a flag, which is looked at in pauses."""
-    descriptor = sys.stdin.fileno()
     pending = b""
     while not stopped():
         if not select.select([descriptor], [], [], POLL_SECONDS)[0]:
@@ -158,20 +161,27 @@ def _csv(lines: Iterator[str], delimiter: str, header: bool) -> Iterator[Record]
             yield Record(reader.line_num, dict(zip(names, cells, strict=True)), table=True)
 
 
-def _parquet(path: Path) -> Iterator[Record]:
+def _parquet(path: Path, size: int) -> Source:
     try:
         import pyarrow
         import pyarrow.parquet as pq
     except ImportError as e:
         raise InputError(f"{path}: Parquet needs pyarrow: pip install 'stepstream[parquet]'") from e
-    number = 0
-    try:
-        for batch in pq.ParquetFile(path).iter_batches(batch_size=4096):
-            for fields in batch.to_pylist():
-                number += 1
-                yield Record(number, fields, table=True)
-    except (pyarrow.ArrowException, OSError) as e:
-        raise InputError(f"{path}: not a readable Parquet file: {e}") from e
+    done = total = 0
+
+    def records() -> Iterator[Record]:
+        nonlocal done, total
+        try:
+            with pq.ParquetFile(path) as file:
+                total = file.metadata.num_rows
+                for batch in file.iter_batches(batch_size=4096):
+                    for fields in batch.to_pylist():
+                        done += 1
+                        yield Record(done, fields, table=True)
+        except (pyarrow.ArrowException, OSError) as e:
+            raise InputError(f"{path}: not a readable Parquet file: {e}") from e
+
+    return Source(str(path), records(), size, lambda: size * done // max(1, total))
 
 
 def seconds(value: Any) -> float:

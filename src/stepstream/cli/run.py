@@ -12,6 +12,7 @@ import signal
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
+from datetime import datetime
 from pathlib import Path
 from time import monotonic
 from types import FrameType
@@ -71,11 +72,13 @@ def run(
     loaded = load_model(model, training_length, scale)
     stop = _Stop()
     source = open_rows(input, delimiter, header, stopped=lambda: stop.code is not None)
+    again = input if source.size is not None else None  # a file can be read again, a pipe cannot
     job = _Job(loaded, source, windowing, features, key, time, end, on_bad == "skip")
-    done = job.resume(state, input, out)
+    done = job.resume(state, again, out)
     view = Watch(Console(stderr=True), source.name) if watch else None
     quiet = view is not None and out is None and sys.stdout.isatty()
-    with stop.listening(), _writer(out, done, as_json, job.columns) as sink, _progress(source, view) as advance:
+    columns = [] if quiet else job.columns
+    with stop.listening(), _writer(out, done, as_json, columns) as sink, _progress(source, view) as advance:
         saved = monotonic()
         try:
             for answer in job.answers():
@@ -84,7 +87,7 @@ def run(
                 if view is not None:
                     view.add(answer["key"] or "stream", *job.newest)
                 if state is not None and monotonic() - saved >= save_every:
-                    job.save(state, input, sink.position())
+                    job.save(state, again, sink.position())
                     saved = monotonic()
                 advance()
                 if stop.code is not None:
@@ -92,7 +95,7 @@ def run(
         finally:
             # an answer that could not be written is not in the saved state, so that the next run gives it
             if state is not None and not sink.failed:
-                job.save(state, input, sink.position())
+                job.save(state, again, sink.position())
             if job.skipped:
                 print(f"stepstream: {job.skipped} records skipped", file=sys.stderr)
     raise typer.Exit(stop.code or 0)
@@ -146,6 +149,8 @@ class _Job:
             for name, size in zip(model.output_names, model.output_sizes, strict=True)
             for i in range(size)
         ]
+        taken = {"key", "time", "age", "complete", "beyond_training_length"}
+        names = [f"output_{name}" if name in taken else name for name in names]
         self.columns = ["key", "time", "age", *names, "complete", "beyond_training_length"]
         self.newest: tuple[float, int | None, bool, bool] = (0.0, 0, False, False)
 
@@ -215,7 +220,8 @@ class _Job:
         parts = list(answer.values()) if isinstance(answer, dict) else [answer]
         numbers = np.concatenate([np.atleast_1d(np.float32(p)) for p in parts])
         self.newest = (float(numbers[0]), stream.age, stream.complete, stream.beyond_training_length)
-        row = [key, str(written), stream.age, *numbers, stream.complete, stream.beyond_training_length]
+        when = written.isoformat() if isinstance(written, datetime) else str(written)
+        row = [key, when, stream.age, *numbers, stream.complete, stream.beyond_training_length]
         if ended:
             stream.reset()
         return dict(zip(self.columns, row, strict=True))
@@ -279,7 +285,7 @@ class _Sink:
         self._is_file = file is not sys.stdout.buffer
         self._written = done
         self.failed = False
-        if not as_json and not done:
+        if columns and not as_json and not done:
             self._line(columns)
 
     def write(self, row: Mapping[str, Any]) -> None:

@@ -46,7 +46,7 @@ class Watch:
         table.add_column("stream", style="bold")
         if self._labels:
             table.add_column("truth")
-        table.add_column("probability, sample by sample", width=self._width)
+        table.add_column("probability, sample by sample", width=self._width, no_wrap=True)
         table.add_column("now", justify="right")
         table.add_column("age", justify="right")
         table.add_column("")
