@@ -75,3 +75,13 @@ def test_reading_a_keras_file_needs_no_keras(motions):
     code = f"import sys, stepstream; stepstream.load({str(motions / 'model.keras')!r}); print('keras' in sys.modules)"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "False"
+
+
+def test_what_happens_is_logged_the_standard_way(motions, tmp_path, caplog):
+    with caplog.at_level("DEBUG", "stepstream"):
+        model = stepstream.load(motions / "model.keras")
+        model.stream("carry").save(tmp_path / "state.h5")
+    read, wrote = caplog.messages
+    assert read.startswith("read .keras, written by Keras")
+    assert model.fingerprint[:12] in read
+    assert "state.h5" in wrote

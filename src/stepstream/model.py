@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -22,6 +23,8 @@ from stepstream.live.windowing import Windowing
 from stepstream.ops.executor import NumpyExecutor
 from stepstream.report import Report, report
 from stepstream.testing import Verification, verify
+
+logger = logging.getLogger(__name__)
 
 
 def load(
@@ -49,7 +52,11 @@ def load(
         if not isinstance(scale, Sequence) or len(scale) != 2:
             raise InputError(f"scale: expected (mean, std), got {scale!r}")
         reading = replace(reading, graph=scale_input(reading.graph, *scale))
-    return Model(reading, features, classes)
+    model = Model(reading, features, classes)
+    logger.info("read %s, written by %s: %r", reading.provenance.format, reading.provenance.writer, model)
+    for note in reading.notes:
+        logger.info("%s", note)
+    return model
 
 
 @final

@@ -7,6 +7,7 @@ in attributes. Several streams, each in a group of its own under `streams`, shar
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
 from collections.abc import Callable, Mapping
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     import h5py
 
     from stepstream.model import Model
+
+logger = logging.getLogger(__name__)
 
 LAYOUT = 1  # raise it when a file of the new layout cannot be read by the old code
 MAX_STATE_BYTES = 2**30
@@ -244,6 +247,7 @@ def replace_file(path: str | Path, write: Callable[[h5py.File], None]) -> None:
             os.fsync(f.fileno())
         os.replace(temporary, target)
         temporary = None
+        logger.debug("wrote %d bytes of state to %s", len(image), target)
     except OSError as e:
         raise StateError(f"{target}: cannot be written, and is as it was: {e.strerror}") from e
     finally:
