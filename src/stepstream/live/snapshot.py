@@ -7,6 +7,7 @@ in attributes. Several streams, each in a group of its own under `streams`, shar
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import tempfile
@@ -232,22 +233,20 @@ def replace_file(path: str | Path, write: Callable[[h5py.File], None]) -> None:
     """
     import h5py
 
-    # attributes above 64 KiB need the latest format
-    with h5py.File("state", "w", driver="core", backing_store=False, libver="latest") as file:
+    image = io.BytesIO()
+    with h5py.File(image, "w", libver="latest") as file:  # attributes above 64 KiB need the latest format
         write(file)
-        file.flush()
-        image = file.id.get_file_image()
     target = Path(path)
     temporary = None
     try:
         handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
         with open(handle, "wb") as f:
-            f.write(image)
+            f.write(image.getbuffer())
             f.flush()
             os.fsync(f.fileno())
         os.replace(temporary, target)
         temporary = None
-        logger.debug("wrote %d bytes of state to %s", len(image), target)
+        logger.debug("wrote %d bytes of state to %s", image.getbuffer().nbytes, target)
     except OSError as e:
         raise StateError(f"{target}: cannot be written, and is as it was: {e.strerror}") from e
     finally:
