@@ -253,8 +253,13 @@ def test_subclassed_models_are_refused(keras):
         def call(self, x):
             return x
 
-    with pytest.raises(stepstream.InputError, match="Functional"):
-        stepstream.load(Own())
+    class Twice(keras.Sequential):
+        def call(self, *args, **kwargs):
+            return 2 * super().call(*args, **kwargs)
+
+    for model in (Own(), Twice([keras.layers.Input((7, 3)), keras.layers.LSTM(2)])):
+        with pytest.raises(stepstream.InputError, match="Functional"):
+            stepstream.load(model)
 
 
 @pytest.mark.parametrize("content", [b"", b"hello", b"PK\x03\x04garbage", b"\x89HDF\r\n\x1a\ngarbage"])

@@ -101,21 +101,22 @@ def _archive_weights(file: Any, where: str) -> Weights:
 
 
 def _read_model(model: Any) -> Reading:
-    bases = [c for c in type(model).__mro__ if c.__module__.partition(".")[0] in {"keras", "tf_keras"}]
+    bases = [c for c in type(model).__mro__ if _is_keras(c)]
     if not bases:
         raise InputError(f"expected a path or a Keras model, got {type(model).__name__}")
     version = str(getattr(sys.modules[bases[0].__module__.partition(".")[0]], "__version__", "3"))
-    kind = next((c.__name__ for c in bases if c.__name__ in {"Sequential", "Functional"}), None)
-    if kind is None:
+    base = next((c for c in bases if c.__name__ in {"Sequential", "Functional"}), None)
+    if base is None or type(model).call is not getattr(base, "call", None):
         raise InputError(
             f"expected a Sequential or Functional model, got {type(model).__name__}, whose layers only its code knows; "
             "rebuild it with the Functional API"
         )
     # NumPy values in configurations become plain JSON, as in a file
-    config = json.loads(json.dumps({"class_name": kind, "config": model.get_config()}, default=_plain))
+    config = json.loads(json.dumps({"class_name": base.__name__, "config": model.get_config()}, default=_plain))
     by_name = {layer.name: layer for layer in model.layers}
     for entry in config["config"]["layers"]:
-        _name_own_functions(by_name.get(entry["config"].get("name")), entry["config"])
+        if entry["config"].get("name") in by_name:
+            _name_own_code(by_name[entry["config"]["name"]], entry)
 
     def weights(entry: Mapping[str, Any]) -> list[Array]:
         layer = by_name.get(entry["config"].get("name"))
@@ -126,14 +127,21 @@ def _read_model(model: Any) -> Reading:
     return assemble(config, weights, version, Provenance("in memory", f"Keras {version}"), "the model")
 
 
-def _name_own_functions(layer: Any, config: dict[str, Any]) -> None:
-    """A user's own activation called `relu` is written as "relu"; in memory it can be told from Keras'."""
+def _is_keras(value: Any) -> bool:
+    return str(getattr(value, "__module__", "")).partition(".")[0] in {"keras", "tf_keras"}
+
+
+def _name_own_code(layer: Any, entry: dict[str, Any]) -> None:
+    """A user's own class or activation with a standard name: a file cannot always tell it from Keras', memory can."""
+    config = entry["config"]
+    if not _is_keras(type(layer)):
+        entry["registered_name"] = f"{type(layer).__module__}.{type(layer).__name__}"
     for key in ("activation", "recurrent_activation"):
-        home = str(getattr(getattr(layer, key, None), "__module__", "keras"))
-        if isinstance(config.get(key), str) and home.partition(".")[0] not in {"keras", "tf_keras"}:
-            config[key] = f"{home}.{config[key]}"
+        function = getattr(layer, key, None)
+        if isinstance(config.get(key), str) and callable(function) and not _is_keras(function):
+            config[key] = f"{function.__module__}.{config[key]}"
     if hasattr(layer, "layer") and isinstance(config.get("layer"), dict):
-        _name_own_functions(layer.layer, config["layer"]["config"])
+        _name_own_code(layer.layer, config["layer"])
 
 
 def _plain(value: Any) -> Any:
