@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from importlib.resources import files
 from pathlib import Path
 
@@ -36,7 +37,8 @@ def demo() -> str:
         value = stream.step(sample)
         watch.add(key, value, stream.age, stream.complete, stream.beyond_training_length)
     console.print(watch.table())
-    return console.export_svg(title="stepstream demo", unique_id="demo")
+    svg = console.export_svg(title="stepstream demo", unique_id="demo")
+    return re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL)  # the reader's own fonts, nothing from elsewhere
 
 
 def tumbling() -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -81,6 +80,3 @@ class NumpyExecutor:
         """The inverse of `unpack`."""
         parts = [np.asarray(slots[node, slot.name], self.dtype).reshape(slot.size) for node, slot in self.slots]
         return np.concatenate(parts) if parts else np.zeros(0, self.dtype)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return NumpyExecutor, (self.graph, self.dtype)
