@@ -71,7 +71,7 @@ MUTATIONS = {
     "age not saved": ("live/snapshot.py", 'group.attrs["age"] = -1 if state.age is None else state.age', 'group.attrs["age"] = 0', SNAPSHOT),
     "another model's state accepted": ("live/snapshot.py", "if theirs != ours:", 'if theirs != ours and key != "fingerprint":', SNAPSHOT),
     "another windowing's state accepted": ("live/snapshot.py", "if theirs != ours:", 'if theirs != ours and key != "windowing":', SNAPSHOT),
-    "the old file overwritten in place": ("live/snapshot.py", 'with open(handle, "wb") as f:', 'with open(target, "wb") as f:', SNAPSHOT),
+    "the old file overwritten in place": ("live/snapshot.py", 'with open(temporary, "xb") as f:', 'with open(target, "wb") as f:', SNAPSHOT),
     "streams' states in another order": ("live/snapshot.py", "rows[:, columns] = file[name][()]", "rows[:, columns] = file[name][()][::-1]", SNAPSHOT),
     # verification
     "any error tolerated": ("testing.py", "ok = bool((error <= allowed).all())", "ok = True", VERIFY),

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import cached_property
+from numbers import Integral
 from pathlib import Path
 from typing import Any, final
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from stepstream.arrays import float32
 from stepstream.errors import BlockedError, InputError
 from stepstream.formats import keras
 from stepstream.formats.reading import Reading
@@ -45,13 +47,15 @@ def load(
     """
     reading = keras.read(path_or_keras_model)
     if training_length is not None:
-        if isinstance(training_length, bool) or not isinstance(training_length, int) or training_length < 1:
+        if isinstance(training_length, bool) or not isinstance(training_length, Integral) or training_length < 1:
             raise InputError(f"training_length: expected a whole number from 1, got {training_length!r}")
-        reading = replace(reading, training_length=training_length)
+        reading = replace(reading, training_length=int(training_length))
     if reading.graph is not None and scale is not None:
-        if not isinstance(scale, Sequence) or len(scale) != 2:
-            raise InputError(f"scale: expected (mean, std), got {scale!r}")
-        reading = replace(reading, graph=scale_input(reading.graph, *scale))
+        try:
+            mean, std = scale
+        except (TypeError, ValueError) as e:
+            raise InputError(f"scale: expected (mean, std), got {scale!r}") from e
+        reading = replace(reading, graph=scale_input(reading.graph, mean, std))
     model = Model(reading, features, classes)
     logger.info("read %s, written by %s: %r", reading.provenance.format, reading.provenance.writer, model)
     for note in reading.notes:
@@ -161,11 +165,8 @@ class Model:
 
     def batch(self, X: ArrayLike) -> Array:
         """X as float32 (m, time, features), or InputError."""
-        try:
-            x = np.asarray(X, np.float32)
-        except (TypeError, ValueError) as e:
-            raise InputError(f"expected numbers of shape (m, time, {self.n_features}), got {type(X).__name__}") from e
-        if x.ndim != 3 or x.shape[2] != self.n_features or not x.shape[1]:
+        x = float32(X, f"numbers of shape (m, time, {self.n_features})")
+        if x.ndim != 3 or x.shape[2] != self.n_features or not x.size:
             raise InputError(f"expected shape (m, time, {self.n_features}) with at least one sample, got {x.shape}")
         if not np.isfinite(x).all():
             where = np.argwhere(~np.isfinite(x))[0].tolist()
@@ -190,6 +191,6 @@ class Model:
 
 
 def _names(what: str, names: Sequence[str] | None) -> tuple[str, ...] | None:
-    if isinstance(names, str):
-        raise InputError(f"{what}: expected a list of names, got the string {names!r}")
+    if isinstance(names, str) or not isinstance(names, Iterable | None):
+        raise InputError(f"{what}: expected a list of names, got {names!r}")
     return None if names is None else tuple(names)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from stepstream.arrays import float32
 from stepstream.errors import InputError, StepstreamError
 from stepstream.graph.ir import Array
 from stepstream.ops.executor import NumpyExecutor
@@ -97,8 +98,10 @@ def verify(model: Model, x: ArrayLike | None, expected: ArrayLike | None, refere
     checks = list(_contract(model, data))
     notes = []
     if expected is not None:
-        checks.append(_expected(model, data, np.asarray(expected)))
+        checks.append(_expected(model, data, float32(expected, "numbers as expected outputs")))
     if reference is not None:
+        if not hasattr(reference, "predict_on_batch"):
+            raise InputError(f"reference: expected a Keras model, got {type(reference).__name__}")
         fixed = reference.input_shape[1] or 0
         long = x is None and fixed > data.shape[1]  # the contract needs no more than a few samples
         checks.append(_reference(model, samples(model, time=fixed) if long else data, reference))

@@ -1,5 +1,6 @@
 """State files: what is written, what is refused, and that nothing is ever half-written."""
 
+import os
 import subprocess
 import sys
 
@@ -116,6 +117,26 @@ def test_a_full_disk_leaves_the_old_file(stream, motions, tmp_path, limit):
     assert out.stdout.startswith(f"{path}: cannot be written, and is as it was")
     assert path.read_bytes() == old
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_only_files_are_replaced(stream, tmp_path):
+    """Not /dev/null, not a folder; a link stays a link, and the file keeps its mode."""
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", tmp_path):
+        with pytest.raises(StateError, match="expected a file"):
+            stream.save(path)
+    assert (tmp_path / "pipe").is_fifo()
+    (tmp_path / "real").mkdir()
+    stream.save(tmp_path / "real" / "state.h5")
+    (tmp_path / "real" / "state.h5").chmod(0o640)
+    (tmp_path / "link.h5").symlink_to(tmp_path / "real" / "state.h5")
+    stream.step(SAMPLES[5])
+    stream.save(tmp_path / "link.h5")
+    assert (tmp_path / "link.h5").is_symlink()
+    assert (tmp_path / "real" / "state.h5").stat().st_mode & 0o777 == 0o640
+    twin = stream.fork()
+    twin.load(tmp_path / "real" / "state.h5")
+    assert twin.age == 5
 
 
 def test_a_folder_that_is_not_there(stream, tmp_path):

@@ -78,6 +78,11 @@ def test_state_by_layer_name(stream):
         ([1, float("nan"), 3], {}, "got nan for feature y"),
         ([1, 2, float("inf")], {}, "got inf for feature z"),
         ([1, 2, 1e39], {}, "got inf"),
+        (np.array([1, 2, 1e39]), {}, "got inf"),
+        ([1, 2, 10**400], {}, "expected 3 numbers"),
+        (np.ma.array([1, 2, 3], mask=[0, 1, 0]), {}, "masked"),
+        (np.array([1, 2j, 3]), {}, "complex"),
+        ([1, 2, 3], {"time": 10**400}, "expected a time"),
         (["a", "b", "c"], {}, "expected 3 numbers"),
         (None, {}, "expected 3"),
         ({"x": 1, "y": 2}, {}, "expected the features"),
@@ -88,7 +93,6 @@ def test_state_by_layer_name(stream):
         ([1, 2, 3], {"mask": "yes"}, "mask"),
     ],
 )
-@pytest.mark.filterwarnings("ignore:overflow")
 def test_bad_input_changes_nothing(model, sample, options, message):
     stream, other = model.stream("carry"), model.stream("carry")
     for s in (stream, other):

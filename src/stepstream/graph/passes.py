@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from stepstream.arrays import float32
 from stepstream.errors import InputError
 from stepstream.graph.ir import Graph, Node
 
@@ -29,10 +30,7 @@ def scale_input(graph: Graph, mean: Sequence[float], std: Sequence[float]) -> Gr
     name, spec = graph.inputs[0]
     arrays = []
     for label, values in (("mean", mean), ("std", std)):
-        try:
-            array = np.asarray(values, np.float32)
-        except (TypeError, ValueError) as e:
-            raise InputError(f"scale: expected {spec.shape[0]} numbers for {label}, got {values!r}") from e
+        array = float32(values, f"{spec.shape[0]} numbers for {label} of scale")
         if array.ndim == 0:
             array = np.broadcast_to(array, spec.shape)
         if array.shape != spec.shape or not np.isfinite(array).all():

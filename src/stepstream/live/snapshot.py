@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import logging
 import os
-import tempfile
+import secrets
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -236,22 +236,24 @@ def replace_file(path: str | Path, write: Callable[[h5py.File], None]) -> None:
     image = io.BytesIO()
     with h5py.File(image, "w", libver="latest") as file:  # attributes above 64 KiB need the latest format
         write(file)
-    target = Path(path)
-    temporary = None
+    target = Path(os.path.realpath(path))  # a link stays a link
+    if target.exists() and not target.is_file():
+        raise StateError(f"{target}: expected a file to write the state to, got something else")
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
     try:
-        handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-        with open(handle, "wb") as f:
-            f.write(image.getbuffer())
-            f.flush()
-            os.fsync(f.fileno())
-        os.replace(temporary, target)
-        temporary = None
-        logger.debug("wrote %d bytes of state to %s", image.getbuffer().nbytes, target)
+        try:
+            with open(temporary, "xb") as f:
+                if target.exists():
+                    temporary.chmod(target.stat().st_mode & 0o777)
+                f.write(image.getbuffer())
+                f.flush()
+                os.fsync(f.fileno())
+            os.replace(temporary, target)
+        finally:
+            temporary.unlink(missing_ok=True)
     except OSError as e:
         raise StateError(f"{target}: cannot be written, and is as it was: {e.strerror}") from e
-    finally:
-        if temporary is not None:
-            os.unlink(temporary)
+    logger.debug("wrote %d bytes of state to %s", image.getbuffer().nbytes, target)
 
 
 def opened(path: str | Path) -> Any:
@@ -263,7 +265,7 @@ def opened(path: str | Path) -> Any:
             raise StateError(f"{path}: larger than {MAX_STATE_BYTES} bytes, which no state file is")
         return h5py.File(path, "r")
     except OSError as e:
-        raise StateError(f"{path}: not a readable state file: {e}") from e
+        raise StateError(f"{path}: not a readable state file: {str(e).partition(chr(10))[0]}") from e
 
 
 def _text(value: Any) -> str:

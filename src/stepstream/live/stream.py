@@ -6,7 +6,7 @@ import math
 import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from numbers import Real
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, final
 import numpy as np
 from numpy.typing import ArrayLike
 
+from stepstream.arrays import float32
 from stepstream.errors import ConcurrentUseError, InputError, StepstreamWarning
 from stepstream.graph.ir import Array
 from stepstream.live import snapshot
@@ -110,10 +111,7 @@ class Stream:
     def steps(self, X: ArrayLike) -> Array | dict[str, Array]:
         """Many samples, X (t, f) or (1, t, f) -> float32 (t, outputs); all of them, or an error and none."""
         with self._one_thread():
-            try:
-                x = np.asarray(X, np.float32)
-            except (TypeError, ValueError) as e:
-                raise InputError(f"expected numbers of shape (time, {self.model.n_features})") from e
+            x = float32(X, f"numbers of shape (time, {self.model.n_features})")
             if x.ndim == 3 and len(x) == 1:
                 x = x[0]
             if x.ndim != 2:
@@ -142,8 +140,9 @@ class Stream:
 
     def restore(self, state: StreamState) -> None:
         """Go on from a value that `snapshot` gave, of the same model."""
-        if state.row.shape != self._state.row.shape:
-            raise InputError(f"expected a state of {self._state.row.shape[0]} floats, got {state.row.shape}")
+        size = self._executor.state_size
+        if not isinstance(state, StreamState) or state.row.shape != (size,):
+            raise InputError(f"expected a snapshot of this model, with {size} floats, got {state!r}")
         with self._one_thread():
             self._state = state
 
@@ -174,6 +173,13 @@ class Stream:
     def _where(self) -> str:
         return f"sample {self._state.samples + 1} of the stream"
 
+    def _seconds(self, time: float) -> float:
+        if isinstance(time, Real) and not isinstance(time, bool):
+            with suppress(OverflowError):
+                if math.isfinite(value := float(time)):
+                    return value
+        raise InputError(f"expected a time in seconds since 1970, got {str(time)[:40]} ({self._where()})")
+
     def _sample(self, x: Sample) -> Array:
         f = self.model.n_features
         names = self.model.features
@@ -183,10 +189,7 @@ class Stream:
             if set(x) != set(names):
                 raise InputError(f"expected the features {list(names)}, got {list(x)} ({self._where()})")
             x = [x[name] for name in names]
-        try:
-            row = np.asarray(x, np.float32)
-        except (TypeError, ValueError) as e:
-            raise InputError(f"expected {f} numbers, got {x!r} ({self._where()})") from e
+        row = float32(x, f"{f} numbers ({self._where()})")
         if row.shape not in {(f,), (1, f), (1, 1, f)}:
             known = "" if names is None else f"; the features are {', '.join(names)}"
             raise InputError(f"expected {f} features per sample, got shape {row.shape} ({self._where()}){known}")
@@ -210,8 +213,7 @@ class Stream:
     ) -> tuple[Output, StreamState]:
         """The one signature: (state, sample) -> (answer, state). row: (1, features)."""
         if time is not None:
-            if isinstance(time, bool) or not isinstance(time, Real) or not math.isfinite(time):
-                raise InputError(f"expected a time in seconds since 1970, got {time!r} ({self._where()})")
+            time = self._seconds(time)
             if state.time is not None and time < state.time:
                 raise InputError(
                     f"expected a time from {state.time} on, got {time} ({self._where()}): time runs backwards; "
@@ -239,5 +241,5 @@ class Stream:
             )
         answers = [float(y[0, 0]) if y.shape[1] == 1 else y[0] for y in ys]
         answer = answers[0] if len(answers) == 1 else dict(zip(self.model.output_names, answers, strict=True))
-        new_time = state.time if time is None else float(time)
-        return answer, StreamState(rows[0], None if age is None else age + 1, new_time, state.samples + 1)
+        age = None if age is None else age + 1
+        return answer, StreamState(rows[0], age, state.time if time is None else time, state.samples + 1)

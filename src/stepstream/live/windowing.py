@@ -6,6 +6,7 @@ import math
 import re
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from numbers import Integral, Real
 
 from stepstream.errors import InputError
 
@@ -41,7 +42,7 @@ class Tumbling(Windowing):
     n: int
 
     def __post_init__(self) -> None:
-        if isinstance(self.n, bool) or not isinstance(self.n, int) or self.n < 1:
+        if isinstance(self.n, bool) or not isinstance(self.n, Integral) or self.n < 1:
             raise InputError(f"tumbling: expected a whole number of samples from 1, got {self.n!r}")
 
     def restarts(self, age: int, last_time: float | None, time: float | None) -> bool:
@@ -61,7 +62,7 @@ class Session(Windowing):
     gap: float
 
     def __post_init__(self) -> None:
-        if isinstance(self.gap, bool) or not isinstance(self.gap, int | float) or not 0 < self.gap < math.inf:
+        if isinstance(self.gap, bool) or not isinstance(self.gap, Real) or not 0 < self.gap < math.inf:
             raise InputError(f"session: expected a gap in seconds above 0, got {self.gap!r}")
 
     def restarts(self, age: int, last_time: float | None, time: float | None) -> bool:
