@@ -72,12 +72,16 @@ def test_all_input_forms_give_the_same_bytes(path, recording, tmp_path):
     (tmp_path / "r.csv.gz").write_bytes(gzip.compress(text.encode()))
     (tmp_path / "bom.csv").write_bytes(b"\xef\xbb\xbf" + text.encode())
     (tmp_path / "crlf.csv").write_bytes(text.replace("\n", "\r\n").encode())
+    (tmp_path / "unsuspected.csv").write_bytes(gzip.compress(text.encode()))
+    (tmp_path / "tab.csv").write_text(text.replace(",", "\t"))
+    (tmp_path / "tab.tsv").write_text(text.replace(",", "\t"))
     (tmp_path / "semicolon.csv").write_text(text.replace(",", ";"))
     numbers = [{k: v if k in ("key", "time") else float(v) for k, v in r.items()} for r in records]
     (tmp_path / "r.jsonl").write_text("".join(json.dumps(r) + "\n" for r in numbers))
     (tmp_path / "bare.csv").write_text(text.partition("\n")[2])
-    forms = [[tmp_path / n] for n in ("r.csv.gz", "bom.csv", "crlf.csv", "r.jsonl")]
+    forms = [[tmp_path / n] for n in ("r.csv.gz", "unsuspected.csv", "bom.csv", "crlf.csv", "r.jsonl", "tab.tsv")]
     forms.append([tmp_path / "semicolon.csv", "--delimiter", ";"])
+    forms.append([tmp_path / "tab.csv", "--delimiter", r"\t"])
     for form in forms:
         assert run("run", path, *form, *KEYED).stdout == expected, form
     assert run("run", path, *KEYED, data=text.encode()).stdout == expected
@@ -86,6 +90,7 @@ def test_all_input_forms_give_the_same_bytes(path, recording, tmp_path):
     assert run("run", path, tmp_path / "bare.csv", *bare).stdout == expected
     run("run", path, recording, *KEYED, "--out", tmp_path / "out.csv")
     assert (tmp_path / "out.csv").read_bytes() == expected
+    assert run("run", path, recording, *KEYED, "--out", "/dev/stdout").stdout == expected
 
 
 def test_parquet(path, recording, tmp_path):
@@ -192,6 +197,19 @@ def test_a_full_disk_loses_no_record(path, recording, tmp_path):
     assert (tmp_path / "o.csv").read_bytes() == expected
 
 
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"a,a,c\n1,2,3\n", "standard input: line 1: expected different column names"),
+        (b"a,b,c\n1,2,1e39\n", "standard input, line 2: expected a finite number in 'c', within float32, got '1e39'"),
+        (b"x" * (2**20 + 2), "standard input: line 1 is longer than 1048576 bytes"),
+    ],
+)
+def test_input_that_cannot_be_used_is_named(path, data, message):
+    out = run("run", path, "--windowing", "carry", data=data, code=2)
+    assert out.stderr.decode().startswith(f"stepstream: {message}")
+
+
 def test_a_null_key_is_a_bad_record(path):
     out = run("run", path, "--key", "k", data=b'{"k": null, "a": 1, "b": 2, "c": 3}\n', code=2)
     assert b"line 1: expected a key" in out.stderr
@@ -224,7 +242,7 @@ def test_bad_records_can_be_skipped(path, tmp_path):
         (4, "expected 4 columns, got 3"),
         (5, "time runs backwards|expected a time from"),
         (6, "ISO 8601"),
-        (7, "expected a finite number in 'b', got 'nan'"),
+        (7, "expected a finite number in 'b', within float32, got 'nan'"),
     ):
         assert any(f"line {line}:" in e and any(r in e for r in reason.split("|")) for e in errors.splitlines()), line
     assert "5 records skipped" in errors

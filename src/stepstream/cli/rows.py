@@ -11,7 +11,7 @@ import os
 import select
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from typing import Any
 from stepstream.errors import InputError
 
 MAX_LINE_BYTES = 2**20
+GZIP_MAGIC = b"\x1f\x8b"  # RFC 1952
 POLL_SECONDS = 0.2  # how soon a signal is seen while no line arrives
 
 
@@ -50,6 +51,18 @@ def open_rows(path: Path | None, delimiter: str, header: bool, stopped: Callable
 
     Without a header the columns are called "0", "1", ... `stopped` is asked while standard input is silent.
     """
+    source = _open(path, delimiter, header, stopped)
+    return replace(source, records=_named(source.name, source.records))
+
+
+def _named(name: str, records: Iterator[Record]) -> Iterator[Record]:
+    try:
+        yield from records
+    except InputError as e:
+        raise InputError(f"{name}: {e}") from e
+
+
+def _open(path: Path | None, delimiter: str, header: bool, stopped: Callable[[], bool]) -> Source:
     if path is None:
         lines = _pipe_lines(sys.stdin.fileno(), stopped)
         return Source("standard input", _parse(lines, None, delimiter, header))
@@ -64,22 +77,22 @@ def open_rows(path: Path | None, delimiter: str, header: bool, stopped: Callable
         raw = path.open("rb")
     except OSError as e:
         raise InputError(f"{path}: {e.strerror}") from e
-    compressed = suffixes[-1:] == [".gz"]
-    kind = (suffixes[-2:-1] if compressed else suffixes[-1:]) or [""]
+    compressed = raw.peek(2)[:2] == GZIP_MAGIC or suffixes[-1:] == [".gz"]
+    kind = (suffixes[-2:-1] if suffixes[-1:] == [".gz"] else suffixes[-1:]) or [""]
     stream = gzip.GzipFile(fileobj=raw) if compressed else raw
-    lines = _file_lines(io.BufferedReader(stream) if compressed else stream, str(path))
+    lines = _file_lines(io.BufferedReader(stream) if compressed else stream)
     if kind[0] == ".tsv" and delimiter == ",":
         delimiter = "\t"
     is_json = kind[0] in {".jsonl", ".ndjson", ".json"}
     return Source(str(path), _parse(lines, is_json, delimiter, header), size, raw.tell)
 
 
-def _file_lines(stream: Any, name: str) -> Iterator[bytes]:
+def _file_lines(stream: Any) -> Iterator[bytes]:
     try:
         while line := stream.readline(MAX_LINE_BYTES + 1):
             yield line
     except (OSError, EOFError) as e:
-        raise InputError(f"{name}: cannot be read: {e}") from e
+        raise InputError(f"cannot be read: {e}") from e
 
 
 def _pipe_lines(descriptor: int, stopped: Callable[[], bool]) -> Iterator[bytes]:
@@ -179,7 +192,7 @@ def _parquet(path: Path, size: int) -> Source:
                         done += 1
                         yield Record(done, fields, table=True)
         except (pyarrow.ArrowException, OSError) as e:
-            raise InputError(f"{path}: not a readable Parquet file: {e}") from e
+            raise InputError(f"not a readable Parquet file: {e}") from e
 
     return Source(str(path), records(), size, lambda: size * done // max(1, total))
 

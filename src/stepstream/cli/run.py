@@ -6,9 +6,9 @@ import csv
 import hashlib
 import io
 import json
-import math
 import os
 import signal
+import stat
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
@@ -34,6 +34,7 @@ from stepstream.live.windowing import Windowing
 from stepstream.model import Model
 
 BAR_FROM_BYTES = 2**20
+FLOAT32_MAX = float(np.finfo(np.float32).max)
 HEAD_BYTES = 4096  # enough of an input to know it again
 _TRUE = {"1", "true", "t", "yes", "y"}
 _FALSE = {"0", "false", "f", "no", "n", ""}
@@ -66,6 +67,7 @@ def run(
     """Give the model's answer after every record; Ctrl-C and SIGTERM save the state."""
     if on_bad not in {"stop", "skip"}:
         raise InputError(f"--on-bad: expected stop or skip, got {on_bad!r}")
+    delimiter = "\t" if delimiter == r"\t" else delimiter
     if len(delimiter) != 1:
         raise InputError(f"--delimiter: expected one character, got {delimiter!r}")
     _different_files({"MODEL": model, "INPUT": input, "--state": state, "--out": out, "--scale": scale})
@@ -257,10 +259,10 @@ def _field(fields: Mapping[str, Any], name: str) -> Any:
 def _number(value: Any, name: str) -> float:
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise InputError(f"expected a number in {name!r}, got {value!r}") from None
-    if not math.isfinite(number):
-        raise InputError(f"expected a finite number in {name!r}, got {value!r}")
+    if not abs(number) <= FLOAT32_MAX:  # NaN too
+        raise InputError(f"expected a finite number in {name!r}, within float32, got {value!r}")
     return number
 
 
@@ -282,7 +284,7 @@ class _Sink:
 
     def __init__(self, file: IO[bytes], name: str, columns: list[str], as_json: bool, done: int) -> None:
         self._file, self._name, self._json = file, name, as_json
-        self._is_file = file is not sys.stdout.buffer
+        self._is_file = file is not sys.stdout.buffer and stat.S_ISREG(os.fstat(file.fileno()).st_mode)
         self._written = done
         self.failed = False
         if columns and not as_json and not done:
