@@ -72,7 +72,7 @@ MUTATIONS = {
     "another model's state accepted": ("live/snapshot.py", "if theirs != ours:", 'if theirs != ours and key != "fingerprint":', SNAPSHOT),
     "another windowing's state accepted": ("live/snapshot.py", "if theirs != ours:", 'if theirs != ours and key != "windowing":', SNAPSHOT),
     "the old file overwritten in place": ("live/snapshot.py", 'with open(temporary, "xb") as f:', 'with open(target, "wb") as f:', SNAPSHOT),
-    "streams' states in another order": ("live/snapshot.py", "rows[:, columns] = file[name][()]", "rows[:, columns] = file[name][()][::-1]", SNAPSHOT),
+    "streams' states in another order": ("live/snapshot.py", "rows[:, columns] = file.array(name)", "rows[:, columns] = file.array(name)[::-1]", SNAPSHOT),
     # verification
     "any error tolerated": ("testing.py", "ok = bool((error <= allowed).all())", "ok = True", VERIFY),
     "the other side's error as the measure": ("testing.py", "10 * measure.noise)", "10 * difference(theirs, measure.exact))", VERIFY),

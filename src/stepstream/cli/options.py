@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -10,9 +9,8 @@ from typing import Annotated
 import typer
 
 from stepstream.errors import InputError
+from stepstream.formats import hdf5, json_text, limits
 from stepstream.model import Model, load
-
-MAX_SCALE_BYTES = 2**20
 
 ModelArgument = Annotated[Path, typer.Argument(help="A .keras or .h5 file.", show_default=False)]
 TrainingLengthOption = Annotated[
@@ -34,11 +32,14 @@ def load_model(
 def read_scale(path: Path) -> tuple[list[float], list[float]]:
     """(mean, std) from a JSON file; raises InputError."""
     try:
-        if path.stat().st_size > MAX_SCALE_BYTES:
-            raise InputError(f"{path}: larger than {MAX_SCALE_BYTES} bytes")
-        data = json.loads(path.read_text(encoding="utf-8"))
-        return data["mean"], data["std"]
+        with hdf5.regular_file(path) as file:
+            data = file.read(limits.MAX_SCALE_BYTES + 1)
     except OSError as e:
-        raise InputError(f"{path}: {e.strerror}") from e
-    except (ValueError, KeyError, TypeError, RecursionError) as e:
-        raise InputError(f'{path}: expected JSON {{"mean": [...], "std": [...]}}: {e}') from e
+        raise InputError(f"{path}: {e.strerror or e}") from e
+    scale = json_text.parse(data, str(path), InputError, limits.MAX_SCALE_BYTES)
+    for name in ("mean", "std"):
+        values = scale.get(name)
+        values = values if isinstance(values, list) else [values]
+        if any(isinstance(v, bool) or not isinstance(v, int | float) for v in values):
+            raise InputError(f'{path}: expected {{"mean": [...], "std": [...]}} with numbers, got another {name}')
+    return scale["mean"], scale["std"]

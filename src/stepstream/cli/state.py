@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import typer
 from rich.markup import escape
 from rich.table import Table
@@ -51,6 +50,9 @@ def show(
 
 
 def _time(value: Any) -> str:
-    if value is None or not np.isfinite(value):
+    if value is None:
         return ""
-    return datetime.fromtimestamp(value, UTC).isoformat()
+    try:
+        return datetime.fromtimestamp(value, UTC).isoformat()
+    except (ValueError, OverflowError, OSError):
+        return str(value)  # no date: a clock of its own

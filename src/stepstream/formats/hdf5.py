@@ -14,6 +14,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO, final
@@ -103,6 +104,14 @@ class _File:
             )
 
 
+@dataclass(frozen=True)
+class Dataset:
+    """What a dataset says of itself. kind: as in NumPy, "f", "i", "u", or "S" for texts."""
+
+    shape: tuple[int, ...]
+    kind: str
+
+
 @final
 class Group:
     """One group: attributes, names, groups and datasets below it by path ("a/b/c")."""
@@ -181,13 +190,25 @@ class Group:
         owner, name = self._found(path)
         return owner._child(name)
 
-    def shape(self, path: str) -> tuple[int, ...] | None:
-        """A dataset's shape, or None where there is no dataset."""
+    def dataset(self, path: str) -> Dataset | None:
+        """A dataset's shape and kind, its data unread; None where there is no dataset."""
         found = self._find(path)
         if found is None or not found[0]._object_at(found[1]).is_a_dataset:
             return None
-        with boundary(found[0]._join(found[1])):
-            return found[0]._object_at(found[1]).stored().shape
+        owner, name = found
+        with boundary(owner._join(name)):
+            stored = owner._object_at(name).stored()
+        kind = {"bfloat16": "f", "number": stored.type.dtype.kind}.get(stored.type.kind, "S")
+        return Dataset(stored.shape, kind)
+
+    def datasets(self) -> Iterator[str]:
+        """The paths of all datasets below this group."""
+        for name in self._links:
+            header = self._object_at(name)
+            if header.is_a_group:
+                yield from (f"{name}/{path}" for path in self._child(name).datasets())
+            elif header.is_a_dataset:
+                yield name
 
     def array(self, path: str) -> Array:
         """A dataset of numbers as float32; what float32 cannot hold becomes Inf."""

@@ -81,7 +81,7 @@ class Header(DataObjects):  # type: ignore[misc]
     def refuse_shared(self) -> None:
         """Messages that lie elsewhere (IV.A.1.a, flag 1) would be misread as if they lay here."""
         for m in self.msgs:
-            if m["flags"] & 2:
+            if m["type"] and m["flags"] & 2:  # type 0 is a gap between messages, its flags anything
                 raise Refused("expected every property in its own object, got a shared one; save the model with Keras")
 
     def links(self) -> Iterator[tuple[str, int]]:
@@ -277,4 +277,7 @@ def read_type(data: bytes, at: int) -> Type:
 
 
 def _text(data: bytes) -> str:
-    return data.decode("utf-8", "replace")
+    try:
+        return data.decode()
+    except UnicodeDecodeError as e:
+        raise Refused(f"expected text in UTF-8, got {data[:40]!r}") from e

@@ -9,15 +9,19 @@ from __future__ import annotations
 
 import io
 import logging
+import math
 import os
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from stepstream.errors import StateError
+from stepstream.formats import hdf5, limits
+from stepstream.formats.hdf5 import Group
 from stepstream.graph.ir import Array
 from stepstream.live.state import StreamState
 from stepstream.live.windowing import Tumbling, Windowing
@@ -31,7 +35,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 LAYOUT = 1  # raise it when a file of the new layout cannot be read by the old code
-MAX_STATE_BYTES = 2**30
 
 
 def _names(model: Model) -> list[tuple[tuple[str, str], str]]:
@@ -93,65 +96,91 @@ def save_streams(
 def load_streams(path: str | Path, model: Model, windowing: Windowing) -> tuple[dict[str, StreamState], dict[str, int]]:
     """The states by key and the position, as `save_streams` wrote them. Raises StateError."""
     with opened(path) as file:
-        if "keys" not in file or "layout" not in file.attrs:
+        if not file.has("keys") or file.attr("layout") is None:
             raise StateError(f"{path}: expected a state file of several streams, got one stream; use Stream.load")
         _check(file, model, windowing, str(path))
-        keys = [_text(k) for k in file["keys"][()]]
+        keys, ages, samples, times = _streams(file, str(path))
+        columns_of = _columns(model)
+        for name, columns in columns_of.items():
+            expected = (len(keys), columns.stop - columns.start)
+            dataset = file.dataset(name)
+            if dataset is None or dataset.shape != expected or dataset.kind != "f":
+                raise StateError(f"{path}: expected {name} to hold floats of shape {expected}, got {dataset}")
         rows = model.executor.initial_state(len(keys))
-        for name, columns in _columns(model).items():
-            got = getattr(file.get(name), "shape", None)
-            if got != rows[:, columns].shape:
-                raise StateError(f"{path}: expected {name} of shape {rows[:, columns].shape}, got {got}")
-            rows[:, columns] = file[name][()]
+        for name, columns in columns_of.items():
+            rows[:, columns] = file.array(name)
         if not np.isfinite(rows).all():
             raise StateError(f"{path}: a state holds NaN or Inf; start the streams anew")
-        columns_of = {name: file[name][()] for name in ("age", "samples", "time")}
-        if any(len(c) != len(keys) for c in columns_of.values()) or len(set(keys)) != len(keys):
-            raise StateError(f"{path}: expected one age, time and count for each of {len(keys)} keys")
         states = {
-            key: StreamState(
-                rows[i], None if age < 0 else int(age), None if np.isnan(time) else float(time), int(samples)
-            )
-            for i, (key, age, samples, time) in enumerate(zip(keys, *columns_of.values(), strict=True))
+            key: StreamState(rows[i], age, time, count)
+            for i, (key, age, count, time) in enumerate(zip(keys, ages, samples, times, strict=True))
         }
-        position = {k.removeprefix("position_"): int(v) for k, v in file.attrs.items() if k.startswith("position_")}
+        position = {
+            name.removeprefix("position_"): _count(file, name, str(path))
+            for name in file.attr_names()
+            if name.startswith("position_")
+        }
         return states, position
 
 
 def describe(path: str | Path) -> dict[str, Any]:
     """What a state file says without its model: attributes, streams, and each slot's root mean square."""
-    import h5py
-
     with opened(path) as file:
-        if "layout" not in file.attrs and not any(name.startswith("states_") for name in file):
+        if file.attr("layout") is None and not any(name.startswith("states_") for name in file.names()):
             raise StateError(f"{path}: expected a state file, got an HDF5 file without states")
         own = {"age", "samples", "time"}
-        attributes = {
-            k: v.item() if isinstance(v, np.generic) else _text(v) for k, v in file.attrs.items() if k not in own
-        }
+        attributes = {name: file.attr(name) for name in file.attr_names() if name not in own}
         norms: dict[str, float] = {}
-
-        def visit(name: str, item: Any) -> None:
-            if isinstance(item, h5py.Dataset) and item.dtype.kind == "f" and name != "time":
-                values = np.asarray(item, np.float64)
+        for name in file.datasets():
+            dataset = file.dataset(name)
+            if name != "time" and dataset is not None and dataset.kind == "f":
+                values = np.asarray(file.raw(name), np.float64)
                 norms[name] = float(np.sqrt(np.mean(values * values))) if values.size else 0.0
-
-        file.visititems(visit)
-        if "keys" in file:
-            rows = list(zip(*(file[n][()] for n in ("keys", "age", "samples", "time")), strict=True))
+        if file.has("keys"):
+            columns = _streams(file, str(path))
         else:
-            attrs = file.attrs
-            rows = [(b"", attrs.get("age", -1), attrs.get("samples", 0), attrs.get("time", np.nan))]
-        streams = [
-            {
-                "key": _text(key),
-                "age": None if age < 0 else int(age),
-                "samples": int(samples),
-                "time": None if np.isnan(time) else float(time),
-            }
-            for key, age, samples, time in rows
-        ]
+            age = _count(file, "age", str(path), -1)
+            columns = (
+                [""],
+                [None if age < 0 else age],
+                [_count(file, "samples", str(path), 0)],
+                [_time(file, str(path))],
+            )
+        streams = [dict(zip(("key", "age", "samples", "time"), row, strict=True)) for row in zip(*columns, strict=True)]
         return {"attributes": attributes, "streams": streams, "norms": norms}
+
+
+def _streams(file: Group, where: str) -> tuple[list[str], list[int | None], list[int], list[float | None]]:
+    """Keys, ages, sample counts and times of a file of several streams."""
+    columns = []
+    for name, kind in (("keys", "S"), ("age", "i"), ("samples", "i"), ("time", "f")):
+        dataset = file.dataset(name)
+        if dataset is None or len(dataset.shape) != 1 or (dataset.kind != kind and dataset.shape != (0,)):
+            raise StateError(f"{where}: expected {name} to hold one value for each stream, got {dataset}")
+        columns.append(file.raw(name).tolist())
+    keys, ages, samples, times = columns
+    if any(len(c) != len(keys) for c in columns) or len(set(keys)) != len(keys):
+        raise StateError(f"{where}: expected one age, time and count for each of {len(keys)} different keys")
+    if min(ages, default=0) < -1 or min(samples, default=0) < 0 or any(math.isinf(t) for t in times):
+        raise StateError(f"{where}: expected ages and counts from 0 and finite times, got others")
+    known_ages = [None if age < 0 else age for age in ages]
+    return keys, known_ages, samples, [None if math.isnan(t) else t for t in times]
+
+
+def _count(file: Group, name: str, where: str, default: int | None = None) -> int:
+    """An attribute that counts; -1 only where the default says so."""
+    value = file.attr(name)
+    value = default if value is None else value
+    if not isinstance(value, int) or value < min(default or 0, 0):
+        raise StateError(f"{where}: expected {name} to be a whole number from 0, got {value!r}")
+    return value
+
+
+def _time(file: Group, where: str) -> float | None:
+    value = file.attr("time")
+    if value is not None and (not isinstance(value, int | float) or not math.isfinite(value)):
+        raise StateError(f"{where}: expected time to be a finite number, got {value!r}")
+    return None if value is None else float(value)
 
 
 def _columns(model: Model) -> dict[str, slice]:
@@ -182,14 +211,14 @@ def _write_stream(group: h5py.Group, model: Model, state: StreamState) -> None:
         group.attrs["time"] = state.time
 
 
-def _check(file: h5py.File, model: Model, windowing: Windowing, where: str) -> None:
-    found = file.attrs.get("layout")
-    if found is None:
+def _check(file: Group, model: Model, windowing: Windowing, where: str) -> None:
+    if file.attr("layout") is None:
         return  # written by the recipe: shapes are all that can be checked
-    if int(found) > LAYOUT:
+    found = _count(file, "layout", where)
+    if found > LAYOUT:
         raise StateError(f"{where}: expected layout {LAYOUT} or older, got {found}; use a newer stepstream")
     for key, ours in (("fingerprint", model.fingerprint), ("windowing", str(windowing))):
-        theirs = _text(file.attrs.get(key, "none"))
+        theirs = str(file.attr(key) or "none")[:200]
         if theirs != ours:
             raise StateError(
                 f"{where}: expected the state of {key} {ours}, got one of {theirs}; "
@@ -197,32 +226,30 @@ def _check(file: h5py.File, model: Model, windowing: Windowing, where: str) -> N
             )
 
 
-def _read_stream(group: h5py.Group, model: Model, windowing: Windowing, where: str) -> StreamState:
+def _read_stream(file: Group, model: Model, windowing: Windowing, where: str) -> StreamState:
     slots: dict[tuple[str, str], Array] = {}
     shapes = {(node, slot.name): slot.shape for node, slot in model.executor.slots}
     names = dict(_names(model))
-    extra = sorted(set(group) - set(names.values()))
+    extra = sorted(set(file.names()) - set(names.values()))
     if extra:
-        raise StateError(f"{where}: expected {sorted(names.values())}, got {extra} too: another model's state")
+        raise StateError(f"{where}: expected {sorted(names.values())}, got {extra[:8]} too: another model's state")
     for key, name in names.items():
         expected = (1, *shapes[key])
-        dataset = group.get(name)
-        got = getattr(dataset, "shape", None)
-        if got != expected or dataset.dtype.kind != "f":
-            raise StateError(f"{where}: expected {name} to hold floats of shape {expected}, got {got}")
-        value = np.asarray(dataset, np.float32)[0]
+        dataset = file.dataset(name)
+        if dataset is None or dataset.shape != expected or dataset.kind != "f":
+            raise StateError(f"{where}: expected {name} to hold floats of shape {expected}, got {dataset}")
+        value = file.array(name)[0]
         if not np.isfinite(value).all():
             raise StateError(f"{where}: {name} holds NaN or Inf; start the stream anew")
         slots[key] = value
-    age = int(group.attrs.get("age", -1))
+    age = _count(file, "age", where, -1)
     if age < 0 and isinstance(windowing, Tumbling):
         raise StateError(f"{where}: {windowing} needs the state's age, and the file does not say it; use carry")
-    time = group.attrs.get("time")
     return StreamState(
         model.executor.pack(slots),
         None if age < 0 else age,
-        None if time is None else float(time),
-        int(group.attrs.get("samples", 0)),
+        _time(file, where),
+        _count(file, "samples", where, 0),
     )
 
 
@@ -256,17 +283,14 @@ def replace_file(path: str | Path, write: Callable[[h5py.File], None]) -> None:
     logger.debug("wrote %d bytes of state to %s", image.getbuffer().nbytes, target)
 
 
-def opened(path: str | Path) -> Any:
-    """The file for reading, or StateError."""
-    import h5py
-
+@contextmanager
+def opened(path: str | Path) -> Iterator[Group]:
+    """The file for reading; all that is wrong with it becomes StateError."""
+    where = f"{path}: not a readable state file"
     try:
-        if os.path.getsize(path) > MAX_STATE_BYTES:
-            raise StateError(f"{path}: larger than {MAX_STATE_BYTES} bytes, which no state file is")
-        return h5py.File(path, "r")
+        if Path(path).stat().st_size > limits.MAX_STATE_BYTES:
+            raise StateError(f"{where}: expected at most {limits.MAX_STATE_BYTES} bytes, got more")
     except OSError as e:
-        raise StateError(f"{path}: not a readable state file: {str(e).partition(chr(10))[0]}") from e
-
-
-def _text(value: Any) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)
+        raise StateError(f"{where}: {e.strerror}") from e
+    with hdf5.opened(Path(path), where, StateError) as file:
+        yield file
