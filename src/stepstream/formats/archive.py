@@ -150,7 +150,7 @@ class Archive:
         head = self._take(e.offset, _LOCAL.size)
         sign, _, flags, method, _, _, crc, packed, size, n, extra = _LOCAL.unpack(head)
         rest = self._take(e.offset + _LOCAL.size, n + extra)
-        if sign != SIGNATURE or rest[:n] != e.name.encode(_encoding(flags)):
+        if sign != SIGNATURE or rest[:n] != e.name.encode():
             raise Refused(f"{e.name[:80]!r}: expected an entry of that name, got another; the directory lies")
         if _FULL in (packed, size):  # room for large sizes was kept, 4.5.3
             size, packed = _zip64(rest[n:], size, packed)
@@ -166,7 +166,7 @@ def _checked(
     raw: bytes, flags: int, method: int, crc: int, packed: int, size: int, disk: int, mode: int, offset: int
 ) -> _Entry:
     try:
-        name = raw.decode(_encoding(flags))
+        name = raw.decode()
     except UnicodeDecodeError as e:
         raise Refused(f"expected names in UTF-8, got {raw[:80]!r}") from e
     short = name[:80]
@@ -183,10 +183,6 @@ def _checked(
     if disk or _FULL in (packed, size, offset) or (method == _STORED and packed != size):
         raise Refused(f"{short!r}: expected the size of its {packed} bytes, got {size}")
     return _Entry(name, flags, method, crc, packed, size, offset)
-
-
-def _encoding(flags: int) -> str:
-    return "utf-8" if flags & _UTF8 else "cp437"
 
 
 def _zip64(extra: bytes, size: int, packed: int) -> tuple[int, int]:

@@ -40,7 +40,7 @@ def opened(source: str | Path | bytes, where: str, error: type[StepstreamError] 
         with io.BytesIO(source) if isinstance(source, bytes) else regular_file(source) as file:
             yield Group(_File(file), where, "", ())
     except Refused as e:
-        raise error(f"{where}: {e}") from e
+        raise error(f"{where}: {str(e)[: limits.MAX_MESSAGE]}") from e
     except OSError as e:
         raise error(f"{where}: {e.strerror or e}") from e
 
@@ -215,7 +215,7 @@ class Group:
         values = self.raw(path)
         if values.dtype.kind not in "fiu":
             owner, name = self._found(path)
-            raise Refused(f"{owner._join(name)}: expected numbers, got texts")
+            raise Refused("expected numbers, got texts", owner._join(name))
         with np.errstate(over="ignore"):
             return values.astype(np.float32)
 
@@ -252,7 +252,7 @@ class Group:
         found = self._find(path)
         if found is None:
             names = ", ".join(map(repr, self.names()[:8])) or "nothing"
-            raise Refused(f"{self._place}: expected {path!r} in it, got {names}")
+            raise Refused(f"expected {path!r} in it, got {names}", self._place)
         return found
 
 

@@ -11,7 +11,11 @@ from stepstream.formats import limits
 
 
 class Refused(Exception):
-    """What is wrong, and where in the file; `hdf5.opened` adds the file and makes it the error its caller asked for."""
+    """What is wrong; `boundary` adds the place, once, and `hdf5.opened` makes it the error its caller asked for."""
+
+    def __init__(self, reason: str, place: str | None = None) -> None:
+        super().__init__(reason if place is None else f"{place}: {reason}")
+        self.place = place
 
 
 @contextmanager
@@ -19,15 +23,16 @@ def boundary(place: str) -> Iterator[None]:
     """pyfive raises whatever its code meets on a damaged file: struct.error, KeyError, AssertionError, ..."""
     try:
         yield
-    except (Refused, OSError):
+    except Refused as e:
+        raise e if e.place else Refused(str(e), place) from e
+    except OSError:
         raise
     except MemoryError as e:
-        raise Refused(f"{place}: expected a readable HDF5 file, got one that needs more memory than there is") from e
+        raise Refused("expected a readable HDF5 file, got one that needs more memory than there is", place) from e
     except Exception as e:
         text = f"{type(e).__name__}: {e}" if str(e) else type(e).__name__
-        raise Refused(
-            f"{place}: expected a readable HDF5 file, got a damaged one ({text[:120]}); copy or save it again"
-        ) from e
+        damaged = f"expected a readable HDF5 file, got a damaged one ({text[:120]}); copy or save it again"
+        raise Refused(damaged, place) from e
 
 
 class Meter:

@@ -26,6 +26,20 @@ def parse(
         raise error(f"{where}: expected JSON, got something else ({str(e)[:120]}); save it again") from e
 
 
+def parse_model(data: bytes | str, where: str) -> dict[str, Any]:
+    """A model's configuration: a JSON object with a bounded number of layers. Raises ModelFileError."""
+    config = parse(data, where)
+    layers, stack = 0, [config]
+    while stack:
+        value = stack.pop()
+        inner = value.get("config") if isinstance(value, dict) else None
+        layers += isinstance(inner, dict) and "class_name" in value and "name" in inner
+        stack += value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    if layers > limits.MAX_LAYERS:
+        raise ModelFileError(f"{where}: expected at most {limits.MAX_LAYERS} layers, got {layers}")
+    return config
+
+
 class _Refused(Exception):
     pass
 

@@ -33,7 +33,15 @@ def read(source: Any) -> Reading:
         return _read_model(source)
     if not isinstance(source, str | Path):
         raise InputError(f"expected a path or a Keras model, got {type(source).__name__}")
-    path = Path(source)
+    try:
+        return _read_file(Path(source))
+    except ModelFileError as e:
+        if len(str(e)) <= limits.MAX_MESSAGE:
+            raise
+        raise ModelFileError(f"{str(e)[: limits.MAX_MESSAGE]} ...") from e
+
+
+def _read_file(path: Path) -> Reading:
     try:
         with hdf5.regular_file(path) as f:
             head = f.read(8)
@@ -51,7 +59,7 @@ def _read_archive(path: Path) -> Reading:
         for needed in ("config.json", "model.weights.h5"):
             if needed not in entries.names:
                 raise ModelFileError(f"{path}: expected {needed} in the archive, got {sorted(entries.names)[:8]}")
-        config = json_text.parse(entries.read("config.json", limits.MAX_JSON_BYTES), f"{path}: config.json")
+        config = json_text.parse_model(entries.read("config.json", limits.MAX_JSON_BYTES), f"{path}: config.json")
         metadata: Mapping[str, Any] = {}
         if "metadata.json" in entries.names:
             metadata = json_text.parse(entries.read("metadata.json", limits.MAX_JSON_BYTES), f"{path}: metadata.json")
@@ -90,7 +98,7 @@ def numbered(group: hdf5.Group) -> list[Array]:
     """The arrays "0", "1", ... of a group."""
     names = group.names()
     if set(names) != {str(i) for i in range(len(names))}:
-        raise Refused(f"{group.path}: expected arrays 0 to {len(names) - 1}, got {', '.join(sorted(names)[:8])}")
+        raise Refused(f"expected arrays 0 to {len(names) - 1}, got {', '.join(sorted(names)[:8])}", group.path)
     return [group.array(str(i)) for i in range(len(names))]
 
 

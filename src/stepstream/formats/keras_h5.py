@@ -30,7 +30,7 @@ def read(path: Path) -> Reading:
         backend = _said(file, root, "backend", "unknown")
         if version.startswith("1"):
             raise ModelFileError(f"{path}: expected a file by Keras 2 or later, got one by Keras {version}")
-        config = json_text.parse(str(file.attr("model_config")), f"{path}: model_config")
+        config = json_text.parse_model(str(file.attr("model_config")), f"{path}: model_config")
 
         def weights(entry: Mapping[str, Any]) -> list[Array]:
             name = entry["config"]["name"]

@@ -135,7 +135,8 @@ def describe(path: str | Path) -> dict[str, Any]:
             dataset = file.dataset(name)
             if name != "time" and dataset is not None and dataset.kind == "f":
                 values = np.asarray(file.raw(name), np.float64)
-                norms[name] = float(np.sqrt(np.mean(values * values))) if values.size else 0.0
+                with np.errstate(over="ignore"):
+                    norms[name] = float(np.sqrt(np.mean(values * values))) if values.size else 0.0
         if file.has("keys"):
             columns = _streams(file, str(path))
         else:

@@ -1,0 +1,934 @@
+"""Hostile files, at least ten of each class, and random damage to real ones; and the child that opens them.
+
+`python hostile.py FOLDER MEBIBYTES` opens every file of a folder with that much address space and prints one JSON line
+for each: how it ended, seconds, and what it did besides reading the file. No Keras is needed.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import io
+import itertools
+import json
+import marshal
+import random
+import struct
+import sys
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+ARRAYS = {
+    "lstm/kernel": (3, 8),
+    "lstm/recurrent": (2, 8),
+    "lstm/bias": (8,),
+    "dense/kernel": (2, 1),
+    "dense/bias": (1,),
+}  # of the smallest model: LSTM(2) -> Dense(1) on 3 features
+KERAS3 = dict(
+    zip(
+        ARRAYS,
+        ("lstm/cell/vars/0", "lstm/cell/vars/1", "lstm/cell/vars/2", "dense/vars/0", "dense/vars/1"),
+        strict=True,
+    )
+)
+MODULE = "stepstream_canary"  # a module whose import leaves a trace
+Case = tuple[str, str, bytes]  # class, file name, content; the name begins with model, state or scale
+CASES: dict[str, Callable[[], Iterator[tuple[str, bytes]]]] = {}
+
+
+def case(make):
+    CASES[make.__name__] = make
+    return make
+
+
+# -- honest files, to be spoilt ---------------------------------------------------------------------------------------
+
+
+def values(name: str) -> np.ndarray:
+    return np.linspace(-0.5, 0.5, int(np.prod(ARRAYS[name])), dtype=np.float32).reshape(ARRAYS[name])
+
+
+def config(keras: int = 2, **changes) -> dict:
+    """changes: lstm={...}, dense={...}: keys of a layer's own configuration; entry={...}: of the entry around it."""
+    shape = {"batch_input_shape": [None, 7, 3]} if keras == 2 else {}
+    lstm = {"name": "lstm", "units": 2, "activation": "tanh", "recurrent_activation": "sigmoid", "use_bias": True}
+    dense = {"name": "dense", "units": 1, "activation": "sigmoid", "use_bias": True}
+    layers = [
+        {"class_name": "LSTM", "config": {**lstm, **shape, **changes.get("lstm", {})}},
+        {"class_name": "Dense", "config": {**dense, **changes.get("dense", {})}, **changes.get("entry", {})},
+    ]
+    if keras == 3:
+        layers.insert(0, {"class_name": "InputLayer", "config": {"name": "in", "batch_shape": [None, 7, 3]}})
+    return {"class_name": "Sequential", "config": {"name": "s", "layers": layers}}
+
+
+def put(file: h5py.Group, path: str, name: str, **options) -> None:
+    file.create_dataset(path, data=values(name), **options)
+
+
+def h5(spoil=lambda file: None, model_config=None, write=put, without=(), libver=None) -> bytes:
+    """A whole model as Keras 2 writes it. write: how an array gets into the file."""
+    image = io.BytesIO()
+    with h5py.File(image, "w", libver=libver) as file:
+        text = config() if model_config is None else model_config
+        text = text if isinstance(text, str | bytes) else json.dumps(text)
+        file.attrs.create("model_config", text, dtype=h5py.string_dtype())
+        file.attrs["keras_version"], file.attrs["backend"] = "2.15.0", "tensorflow"
+        root = file.create_group("model_weights")
+        for layer in ("lstm", "dense"):
+            names = [n for n in ARRAYS if n.startswith(layer)]
+            root.create_group(layer).attrs["weight_names"] = [n.encode() for n in names]
+            for name in names:
+                if name not in without:
+                    write(file, f"model_weights/{layer}/{name}", name)
+        spoil(file)
+    return image.getvalue()
+
+
+def weights3(spoil=lambda file: None, write=put, without=(), libver=None) -> bytes:
+    image = io.BytesIO()
+    with h5py.File(image, "w", libver=libver) as file:
+        for name, place in KERAS3.items():
+            if name not in without:
+                write(file, f"layers/{place}", name)
+        spoil(file)
+    return image.getvalue()
+
+
+def deflate(data: bytes) -> bytes:
+    packer = zlib.compressobj(9, zlib.DEFLATED, -15)
+    return packer.compress(data) + packer.flush()
+
+
+@functools.cache
+def zeros(mebibytes: int, window: int = -15) -> bytes:
+    """So many MiB of zeros, deflated, without making them all: every block after a full flush is the same."""
+    packer = zlib.compressobj(9, zlib.DEFLATED, window)
+    first = packer.compress(bytes(2**20)) + packer.flush(zlib.Z_FULL_FLUSH)
+    block = packer.compress(bytes(2**20)) + packer.flush(zlib.Z_FULL_FLUSH)
+    if window < 0:
+        return first + block * (mebibytes - 1) + packer.flush()
+    check = 1
+    for _ in range(mebibytes):
+        check = zlib.adler32(bytes(2**20), check)
+    return first + block * (mebibytes - 1) + b"\x03\x00" + struct.pack(">I", check)
+
+
+def crc_of_zeros(mebibytes: int) -> int:
+    check = 0
+    for _ in range(min(mebibytes, 8)):  # longer ones never come as far as the sum
+        check = zlib.crc32(bytes(2**20), check)
+    return check
+
+
+def entry(name, data=b"", **said) -> dict:
+    """said: what is written instead of the truth; local_...: in the local header alone."""
+    return {"name": name, "data": data, **said}
+
+
+def archive(*entries: dict, head=b"", tail=b"", comment=b"", **said) -> bytes:
+    """A zip archive that may lie about everything."""
+    out, directory, first = head, b"", None
+    for e in entries:
+        data, method = e["data"], e.get("method", 0)
+        raw = e["name"] if isinstance(e["name"], bytes) else e["name"].encode()
+        truth = {
+            "flags": 0x800, "method": method, "crc": zlib.crc32(data), "packed": len(data), "size": len(data),
+            "name": raw,
+        }  # fmt: skip
+        central = {**truth, **{k: v for k, v in e.items() if k in truth and k != "name"}}
+        local = {**central, **{k.removeprefix("local_"): v for k, v in e.items() if k.startswith("local_")}}
+        offset = len(out) if "shared" not in e else first
+        first = offset if first is None else first
+        if "shared" not in e:
+            extra = e.get("extra", b"")
+            out += struct.pack(
+                "<4s5H3I2H", b"PK\x03\x04", 20, local["flags"], local["method"], 0, 0x21, local["crc"], local["packed"],
+                local["size"], len(local["name"]), len(extra),
+            ) + local["name"] + extra + data  # fmt: skip
+        directory += struct.pack(
+            "<4s6H3I5H2I", b"PK\x01\x02", 0x314, 20, central["flags"], central["method"], 0, 0x21, central["crc"],
+            central["packed"], central["size"], len(raw), 0, 0, e.get("disk", 0), 0, e.get("mode", 0o100644) << 16,
+            e.get("offset", offset),
+        ) + raw  # fmt: skip
+    at = said.get("at", len(out))
+    count = said.get("count", len(entries))
+    end = struct.pack(
+        "<4s4H2IH", b"PK\x05\x06", said.get("disk", 0), 0, said.get("here", count), count,
+        said.get("directory", len(directory)), at, len(comment),
+    )  # fmt: skip
+    return out + directory + end + comment + tail
+
+
+def parts(model_config=None, weights=None) -> list[dict]:
+    text = config(3) if model_config is None else model_config
+    data = text if isinstance(text, bytes) else json.dumps(text).encode()
+    return [
+        entry("metadata.json", json.dumps({"keras_version": "3.5.0"}).encode()),
+        entry("config.json", data),
+        entry("model.weights.h5", weights3() if weights is None else weights),
+    ]
+
+
+def keras(model_config=None, weights=None) -> bytes:
+    return archive(*parts(model_config, weights))
+
+
+def both(**options) -> Iterator[tuple[str, bytes]]:
+    """The same in a file of Keras 2 and in an archive of Keras 3."""
+    yield "model.h5", h5(**options)
+    yield "model.keras", keras(weights=weights3(**options))
+
+
+def each_array(write) -> Iterator[tuple[str, bytes]]:
+    """One array after the other put into the file in a way of its own."""
+    for name in ARRAYS:
+        spoilt = lambda file, path, n, name=name: (write if n == name else put)(file, path, n)  # noqa: E731
+        yield from both(write=spoilt)
+
+
+def honest() -> dict[str, bytes]:
+    return {
+        "model.h5": h5(),
+        "model.keras": keras(),
+        "state-one.h5": state(),
+        "state-many.h5": states(),
+        "scale.json": SCALE,
+    }
+
+
+@functools.cache
+def fingerprint() -> str:
+    import stepstream
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.h5"
+        path.write_bytes(h5())
+        return stepstream.load(path).fingerprint
+
+
+SCALE = b'{"mean": [0.0, 1.0, 2.0], "std": [1.0, 1.0, 2.0]}'
+
+
+def state(spoil=lambda file: None, write=None, **changes) -> bytes:
+    """One stream of the smallest model, as people save Keras states."""
+    image = io.BytesIO()
+    with h5py.File(image, "w") as file:
+        for n in (0, 1):
+            if write is None or n:
+                file.create_dataset(f"states_0_{n}", data=np.full((1, 2), 0.25, np.float32))
+            else:
+                write(file, "states_0_0")
+        for key, value in {"age": 3, "samples": 3, **changes}.items():
+            file.attrs[key] = value
+        spoil(file)
+    return image.getvalue()
+
+
+def states(spoil=lambda file: None, **changes) -> bytes:
+    """Several streams of the smallest model."""
+    image = io.BytesIO()
+    with h5py.File(image, "w") as file:
+        file.attrs["layout"], file.attrs["windowing"], file.attrs["fingerprint"] = 1, "carry", fingerprint()
+        columns = {"age": [3, 4], "samples": [3, 4], "time": [0.0, np.nan], **changes}
+        file.create_dataset("keys", data=columns.pop("keys", ["a", "b"]))
+        for name, column in columns.items():
+            file.create_dataset(name, data=column)
+        for slot in ("h", "c"):
+            file.create_dataset(f"state/lstm/{slot}", data=np.zeros((2, 2), np.float32))
+        spoil(file)
+    return image.getvalue()
+
+
+# -- the classes ------------------------------------------------------------------------------------------------------
+
+
+@case
+def zip_bombs():
+    metadata, text, weights = parts()
+    for n, size in ((17, 17), (900, 900)):
+        bomb = entry("config.json", zeros(n), method=8, size=size << 20, crc=crc_of_zeros(n))
+        yield "model.keras", archive(metadata, bomb, weights)
+    for n in (32, 100, 4000):
+        bomb = entry("model.weights.h5", zeros(n), method=8, size=n << 20, crc=crc_of_zeros(n))
+        yield "model.keras", archive(metadata, text, bomb)
+    yield "model.keras", archive(entry("metadata.json", zeros(64), method=8, size=64 << 20), text, weights)
+    for name in ("config.json", "model.weights.h5", "metadata.json"):  # says that it is small
+        liar = entry(name, zeros(200), method=8, size=1000)
+        yield "model.keras", archive(*(p for p in parts() if p["name"] != name), liar)
+    inner = archive(entry("model.weights.h5", zeros(100), method=8, size=100 << 20))
+    yield "model.keras", archive(metadata, text, entry("model.weights.h5", inner))
+    packed = deflate(zeros(200))
+    yield "model.keras", archive(metadata, text, entry("model.weights.h5", packed, method=8, size=len(zeros(200))))
+    kernel = entry("a", zeros(10), method=8, size=10 << 20)
+    overlapping = [entry(f"a{i}", zeros(10), method=8, size=10 << 20, shared=True) for i in range(500)]
+    yield "model.keras", archive(*parts(), kernel, *overlapping)
+    yield "model.keras", archive(*parts(), *(entry(f"a{i}") for i in range(2000)))
+    yield "model.keras", archive(*parts(), entry("a" * 60000), *(entry(f"{i}" + "a" * 60000) for i in range(30)))
+
+
+@case
+def zip_paths():
+    names = ["../config.json", "/etc/passwd", "assets/../../x", "C:/x", "..", "a\\..\\b", "./config.json", "a//b", "x\0.json",
+             "x\x1b[2J", "assets/..", "a/./b"]  # fmt: skip
+    for name in names:
+        yield "model.keras", archive(*parts(), entry(name, b"x"))
+    for mode in (0o120777, 0o020666, 0o010666, 0o140777, 0o060666):  # link, device, pipe, socket, disk
+        yield "model.keras", archive(*parts(), entry("assets/x", b"/etc/passwd", mode=mode))
+    yield "model.keras", archive(entry("config.json", b"/etc/passwd", mode=0o120777), *parts()[::2])
+
+
+@case
+def duplicate_entries():
+    for name, other in itertools.product(("config.json", "metadata.json", "model.weights.h5"), (b"{}", None)):
+        twin = next(p for p in parts() if p["name"] == name)
+        again = twin if other is None else entry(name, other)
+        yield "model.keras", archive(*parts(), again)
+        yield "model.keras", archive(again, *parts())
+    yield "model.keras", archive(*parts(), *(entry("assets/x") for _ in range(100)))
+    yield "model.keras", archive(*parts(), entry("config.json", b"{}", flags=0))  # one name in two encodings
+
+
+@case
+def zip_lies():
+    metadata, text, weights = parts()
+    packed = deflate(text["data"])
+    told = {"method": 8, "size": len(text["data"]), "crc": zlib.crc32(text["data"])}
+    size = len(text["data"])
+    spoilt = [
+        {"flags": 0x801}, {"flags": 0x841}, {"flags": 0x2801}, {"flags": 0x820}, {"method": 12}, {"method": 14},
+        {"method": 9}, {"method": 93}, {"method": 99}, {"crc": 1}, {"local_crc": 1}, {"local_size": 1},
+        {"local_packed": 1}, {"local_method": 8}, {"local_flags": 1}, {"local_name": b"confix.json"}, {"disk": 1},
+        {"local_name": b"config.jso"}, {"size": size + 1}, {"size": size - 1, "packed": size - 1}, {"offset": 10**6},
+        {"size": 0xFFFFFFFF}, {"packed": 0xFFFFFFFF}, {"offset": 0xFFFFFFFF}, {"offset": 1},
+        {"local_size": 0xFFFFFFFF, "local_packed": 0xFFFFFFFF},
+        {"local_size": 0xFFFFFFFF, "local_packed": 0xFFFFFFFF, "extra": struct.pack("<HHQQ", 1, 16, size, 2**60)},
+        {"data": packed[:-9], **told}, {"data": packed + b"xyz", **told}, {"data": b"\xff" + packed, **told},
+        {"data": packed, **told, "size": size + 1}, {"data": packed, **told, "size": size - 1},
+    ]  # fmt: skip
+    for change in spoilt:
+        yield "model.keras", archive(metadata, {**text, **change}, weights)
+    for options in ({"head": b"MZ" * 300}, {"tail": b"\0"}, {"tail": b"PK\x05\x06" + bytes(18)}, {"comment": b"hello"},
+                    {"count": 2}, {"count": 4}, {"here": 2}, {"count": 0xFFFF}, {"at": 0}, {"at": 2**31}, {"disk": 1},
+                    {"directory": 10}, {"directory": 2**31}, {"directory": 0xFFFFFFFF}):  # fmt: skip
+        yield "model.keras", archive(metadata, text, weights, **options)
+    yield "model.keras", archive(text)
+    yield "model.keras", archive(weights)
+    yield "model.keras", archive(entry("x", keras()))
+
+
+LINKED = ("model_weights", "model_weights/lstm", "model_weights/lstm/lstm", "model_weights/lstm/lstm/kernel",
+          "model_weights/dense/dense/bias")  # fmt: skip
+LINKED3 = ("layers", "layers/lstm", "layers/lstm/cell", "layers/lstm/cell/vars", "layers/dense/vars/1")
+
+
+def linked(make) -> Iterator[tuple[str, bytes]]:
+    def relink(path):
+        def spoil(file):
+            file.move(path, "kept")
+            file[path] = make(path)
+
+        return spoil
+
+    for path in LINKED:
+        yield "model.h5", h5(relink(path))
+    for path in LINKED3:
+        yield "model.keras", keras(weights=weights3(relink(path)))
+    yield "model.h5", h5(relink(LINKED[3]), libver="latest")
+    yield "model.keras", keras(weights=weights3(relink(LINKED3[4]), libver="latest"))
+
+
+@case
+def soft_links():
+    yield from linked(lambda path: h5py.SoftLink("/kept"))
+    yield from linked(lambda path: h5py.SoftLink(f"/{path}"))  # to itself
+    yield "model.h5", h5(lambda f: f["model_weights"].__setitem__("extra", h5py.SoftLink("/nowhere")))
+
+
+@case
+def external_links():
+    yield from linked(lambda path: h5py.ExternalLink("/etc/passwd", path))
+    yield from linked(lambda path: h5py.ExternalLink("honest-model.h5", path))
+
+
+@case
+def virtual_datasets():
+    def write(file, path, name):
+        layout = h5py.VirtualLayout(ARRAYS[name], np.float32)
+        layout[...] = h5py.VirtualSource("honest-model.h5", f"model_weights/{name}", ARRAYS[name])
+        file.create_virtual_dataset(path, layout)
+
+    yield from each_array(write)
+
+
+@case
+def external_storage():
+    for target in ("/etc/passwd", "honest-model.h5"):
+        yield from each_array(
+            lambda file, path, name, target=target: file.create_dataset(
+                path, ARRAYS[name], np.float32, external=[(target, 0, h5py.h5f.UNLIMITED)]
+            )
+        )
+
+
+def packed_as(data, chunks=None, shape=None, mask=0, **options):
+    """Chunks written raw. data: one chunk's bytes, for all."""
+
+    def write(file, path, name):
+        dataset = file.create_dataset(path, shape or ARRAYS[name], np.float32, chunks=chunks or ARRAYS[name], **options)
+        for at in dataset.iter_chunks():
+            dataset.id.write_direct_chunk(tuple(s.start for s in at), data, filter_mask=mask)
+
+    return write
+
+
+@case
+def filters():
+    yield from each_array(lambda file, path, name: put(file, path, name, compression="lzf"))
+    yield from each_array(lambda file, path, name: put(file, path, name, scaleoffset=3))
+    for number in (4, 5, 305, 32001, 32004, 32008, 32013, 32015, 32026, 65535):
+        write = packed_as(b"data", compression=number, allow_unknown_filter=True)
+        try:
+            yield from both(write=write)
+        except (ValueError, OSError):  # this build of the library knows the filter and wants more of it
+            continue
+
+
+@case
+def compressed_bombs():
+    def only_first(write):
+        return lambda file, path, name: (write if name == "lstm/kernel" else put)(file, path, name)
+
+    for n in (1, 10, 50):  # of the right shape, and far more comes out
+        yield from both(write=only_first(packed_as(zeros(n, 15), compression="gzip")))
+    for shape in ((2**28,), (2**24, 2**8), (2**40,)):  # of a shape that only a bomb can fill
+        chunk = (2**26,) if len(shape) == 1 else (2**18, 2**8)
+        yield from both(write=only_first(packed_first(zeros(256, 15), chunk, shape)))
+    many = packed_as(zeros(1, 15), chunks=(2**18,), shape=(2**18 * 64,), compression="gzip")
+    yield from both(write=only_first(many))
+    good = zlib.compress(values("lstm/kernel").tobytes())
+    for spoilt in (good[:-4], good[:10], good + b"x", b"x", zlib.compress(good * 2), zlib.compress(b"short")):
+        yield from both(write=only_first(packed_as(spoilt, compression="gzip")))
+    yield from both(write=only_first(packed_as(good, compression="gzip", mask=1)))
+    yield from both(write=only_first(packed_as(good + b"\0\0\0\0", compression="gzip", fletcher32=True)))
+    yield from both(write=only_first(packed_as(b"\0" * 5, shuffle=True)))
+    yield from both(write=only_first(lambda f, p, n: f.create_dataset(p, ARRAYS[n], np.float32, chunks=(1, 8))))
+
+
+def packed_first(data, chunk, shape):
+    def write(file, path, name):
+        dataset = file.create_dataset(path, shape, np.float32, chunks=chunk, compression="gzip")
+        dataset.id.write_direct_chunk((0,) * len(shape), data)
+
+    return write
+
+
+@case
+def promises():
+    """Shapes that promise more than the bytes hold."""
+    old = struct.pack("<QQ", 3, 8)
+    for dims in (
+        (3, 9),
+        (4, 8),
+        (3, 2**20),
+        (2**20, 8),
+        (3, 2**40),
+        (2**61, 8),
+        (2**63, 2),
+        (2**63, 2**63),
+        (2**32, 2**32),
+        (0, 8),
+    ):
+        for name, data in both():
+            if name == "model.h5":
+                yield name, replaced(data, old, struct.pack("<QQ", *dims))
+            else:
+                yield name, keras(weights=replaced(weights3(), old, struct.pack("<QQ", *dims)))
+    for shape in ((3, 8), (2**30,), (2**40, 2**10)):  # nothing was ever written
+        never = lambda f, p, n, shape=shape: (  # noqa: E731
+            f.create_dataset(p, shape, np.float32) if n == "lstm/kernel" else put(f, p, n)
+        )
+        yield from both(write=never)
+    data = h5()
+    address = data.index(values("lstm/kernel").tobytes())
+    for place in (len(data) - 8, len(data), 2**40, 2**64 - 1, 2**63):
+        yield "model.h5", replaced(data, struct.pack("<Q", address), struct.pack("<Q", place))
+
+
+def replaced(data: bytes, old: bytes, new: bytes) -> bytes:
+    assert old in data
+    return data.replace(old, new)
+
+
+@case
+def absurd():
+    """Counts, depths and sizes."""
+    data = h5()
+    for old, new, most in (
+        (b"TREE\0\0", b"TREE\0\xff", 9),
+        (b"TREE\0\0\x01\0", b"TREE\0\0\xff\xff", 9),
+        (b"SNOD\x01\0\x01\0", b"SNOD\x01\0\xff\xff", 9),
+        (b"SNOD\x01\0\x02\0", b"SNOD\x01\0\xff\xff", 9),
+        (b"HEAP\0\0\0\0X\0\0\0", b"HEAP\0\0\0\0\xff\xff\xff\xff", 9),
+        (b"GCOL\x01\0\0\0\0\x10", b"GCOL\x01\0\0\0\xff\xff\xff\x7f", 9),
+    ):
+        if old in data:
+            yield "model.h5", data.replace(old, new, most)
+    yield "model.h5", replaced(data, struct.pack("<BBHII", 1, 0, 1, 1, 24), struct.pack("<BBHII", 1, 0, 65535, 1, 24))
+    yield "model.h5", replaced(data, struct.pack("<BBHII", 1, 0, 1, 1, 24), struct.pack("<BBHII", 1, 0, 1, 1, 2**31))
+    for names in ([b"lstm/kernel"] * 3000, [b"x" * 50000], [], [b"lstm/kernel"] * 2):
+        yield "model.h5", h5(lambda f, names=names: f["model_weights/lstm"].attrs.__setitem__("weight_names", names))
+    for value in (5, "lstm", np.zeros((3, 3)), np.zeros(2**12), h5py.Empty("f")):
+        yield "model.h5", h5(lambda f, value=value: f["model_weights/lstm"].attrs.__setitem__("weight_names", value))
+    deep = "/".join(["x"] * 1000)
+    yield "model.h5", h5(lambda f: f["model_weights/lstm"].move("lstm/kernel", f"{deep}/kernel") or f[
+        "model_weights/lstm"].attrs.__setitem__("weight_names", [f"{deep}/kernel"]))  # fmt: skip
+    yield "model.h5", h5(model_config=config(lstm={"name": "lstm/" * 20000}))
+    for units in (10**9, 2**63, 10**300, -1, 0, 1.5, "2", None, [2], {}):
+        yield "model.h5", h5(model_config=config(lstm={"units": units}))
+    for shape in ([None, 7, 10**12], [None, 7, -3], [None] * 1000, [None, 7, 3.5], "x", [[]]):
+        yield "model.h5", h5(model_config=config(lstm={"batch_input_shape": shape}))
+
+    def cycle(file):
+        file["model_weights/lstm/lstm/again"] = file["model_weights/lstm"]
+        file["model_weights/lstm"].attrs["weight_names"] = [("lstm/again/" * 100 + "lstm/kernel")]
+
+    yield "model.h5", h5(cycle)
+    yield "model.h5", h5(lambda f: f["model_weights/lstm"].move("lstm", "gone") or f[
+        "model_weights/lstm"].__setitem__("lstm", f["model_weights"]))  # fmt: skip
+    yield from loops()
+
+
+def loops():
+    """Headers whose pieces lead back to themselves, by hand: one root object in a file of version 2."""
+
+    def file(root: bytes) -> bytes:
+        size = 48 + len(root)
+        return b"\x89HDF\r\n\x1a\n" + struct.pack("<BBBBQQQQI", 2, 8, 8, 0, 0, 2**64 - 1, size, 48, 0) + root
+
+    back = struct.pack("<BHBQQ", 16, 16, 0, 48 + 28, 28)  # to the piece that holds it
+    piece = b"OCHK" + back + bytes(4)
+    yield (
+        "model.h5",
+        file(b"OHDR" + struct.pack("<BBB", 2, 0, 21) + struct.pack("<BHBQQ", 16, 16, 0, 79, 28) + bytes(1) + piece),
+    )
+    whole = b"OHDR" + struct.pack("<BBB", 2, 0, 20) + back + bytes(4)
+    yield "model.h5", file(whole + bytes(len(whole) % 4) + piece)
+    old = struct.pack("<BBHIII", 1, 0, 65535, 1, 24, 0) + struct.pack("<HHBBBBQQ", 16, 16, 0, 0, 0, 0, 64, 24)
+    yield "model.h5", file(old)
+    info = struct.pack("<BHBBBQQ", 2, 18, 0, 0, 0, 48, 48)  # a heap and an index that are the header
+    yield "model.h5", file(b"OHDR" + struct.pack("<BBB", 2, 0, len(info) + 4) + info + bytes(8))
+    tree = struct.pack("<4sBBIHHBBQHQI", b"BTHD", 0, 5, 2**32 - 1, 11, 65535, 100, 40, 48, 65535, 2**63, 0)
+    info = struct.pack("<BHBBBQQ", 2, 18, 0, 0, 0, 200, 100)
+    header = b"OHDR" + struct.pack("<BBB", 2, 0, len(info) + 4) + info + bytes(8)
+    heap = struct.pack("<4sBHHBIQQQQQQQQQQQQHQQHHQH", b"FRHP", 0, 8, 0, 2, 4096, 0, *[0] * 11, 65535 // 2 + 1, 512,
+                       65536, 40, 1, 48, 65535)  # fmt: skip
+    root = header + bytes(52 - len(header)) + tree
+    yield "model.h5", file(root + bytes(152 - len(root)) + heap + bytes(600))
+
+
+@case
+def json_bombs():
+    text = json.dumps(config(3))
+    bombs = {
+        "deep lists": b"[" * 100_000,
+        "deep objects": b'{"a":' * 100_000,
+        "deep in layers": text.replace('"units": 1', '"units": ' + "[" * 500 + "]" * 500).encode(),
+        "long": b'{"a": "' + b"x" * 2**24 + b'"}',
+        "elements": b'{"a": [' + b"0," * 600_000 + b"0]}",
+        "empty lists": b'{"a": [' + b"[]," * 400_000 + b"0]}",
+        "quotes": b'{"a": "' + b'\\"' * 10**6,
+        "NaN": text.replace('"units": 1', '"units": NaN').encode(),
+        "Infinity": text.replace('"units": 1', '"units": Infinity').encode(),
+        "-Infinity": text.replace('"units": 1', '"units": -Infinity').encode(),
+        "1e999": text.replace('"units": 1', '"units": 1e999').encode(),
+        "digits": text.replace('"units": 1', '"units": 1' + "0" * 10**6).encode(),
+        "4000 digits": text.replace('"units": 1', '"units": 1' + "0" * 4000).encode(),
+        "fraction": text.replace('"units": 1', '"units": 0.' + "1" * 10**6).encode(),
+        "twice": text.replace('"units": 1', '"units": 1, "units": 2').encode(),
+        "surrogate": text.replace('"dense"', '"\\ud800"').encode(),
+        "latin-1": text.replace('"dense"', '"d\xe4nse"').encode("latin-1"),
+        "utf-16": text.encode("utf-16"),
+        "cut": text[:-1].encode(),
+        "more": text.encode() + b"{}",
+        "list": b"[1]",
+        "string": b'"x"',
+        "number": b"1",
+        "null": b"null",
+        "empty": b"",
+        "zeros": bytes(100),
+        "brackets": b"]" * 1000,
+    }
+    for data in bombs.values():
+        yield "model.keras", keras(data)
+    for name in ("deep objects", "NaN", "digits", "twice", "cut", "elements"):
+        yield "model.h5", h5(model_config=bombs[name].replace(b'"batch_shape"', b'"batch_input_shape"'))
+        metadata = entry("metadata.json", bombs[name])
+        yield "model.keras", archive(metadata, *parts()[1:])
+
+
+@case
+def not_finite():
+    for value in (np.nan, np.inf, -np.inf):
+
+        def write(file, path, name, value=value):
+            array = values(name)
+            array.flat[-1] = value
+            file.create_dataset(path, data=array)
+
+        yield from each_array(write)
+    yield from each_array(lambda file, path, name: file.create_dataset(path, data=np.full(ARRAYS[name], 1e300)))
+
+
+def bytecode_text() -> str:
+    """Code that leaves a trace, as Keras 2 keeps the code of a Lambda."""
+    return base64.b64encode(
+        marshal.dumps(compile("open('canary', 'w').write('executed')", "<canary>", "exec"))
+    ).decode()
+
+
+@case
+def code():
+    """Whatever could make a reader run, import or call something. A model that loads with a blocker was refused."""
+    bytecode = bytecode_text()
+    function = {"class_name": "__lambda__", "config": {"value": [bytecode, None, None], "code": bytecode}}
+    layers = [
+        ("Lambda", {"function": [bytecode, None, None], "function_type": "lambda"}),
+        ("Lambda", {"function": function}),
+        ("Lambda", {"function": "eval", "function_type": "function", "module": "builtins"}),
+        ("TFOpLambda", {"function": "io.write_file"}),
+        ("TFOpLambda", {"function": "py_function"}),
+        ("SlicingOpLambda", {"function": "__operators__.getitem"}),
+        ("Custom", {}),
+        ("os.system", {"command": "touch canary"}),
+        ("eval", {"expression": "open('canary', 'w')"}),
+        ("__import__", {"name": MODULE}),
+        ("__reduce__", {}),
+        ("Layer", {"__class__": "os._wrap_close"}),
+        (f"{MODULE}.Layer", {}),
+        (f"{MODULE}>Layer", {}),
+        ("TFSMLayer", {"filepath": "/etc"}),
+        ("TorchModuleWrapper", {"module": bytecode}),
+        ("JaxLayer", {"call_fn": function}),
+        ("FlaxLayer", {"module": function}),
+        ("PyTorch", {"pickle": base64.b64encode(b"cos\nsystem\n(S'touch canary'\ntR.").decode()}),
+    ]
+    for kind, inner in layers:
+        made = config(3)
+        made["config"]["layers"].insert(2, {"class_name": kind, "config": {"name": "x", **inner}, "module": MODULE})
+        yield "model.keras", keras(made)
+        made = config(2)
+        made["config"]["layers"].insert(1, {"class_name": kind, "config": {"name": "x", **inner}})
+        yield "model.h5", h5(model_config=made)
+    for around in (
+        {"module": MODULE, "registered_name": "Dense"},
+        {"module": "builtins", "registered_name": "eval"},
+        {"module": "os", "registered_name": "os>system"},
+        {"module": None, "registered_name": f"{MODULE}>Dense"},
+    ):
+        yield "model.keras", keras(config(3, entry=around))
+    for activation in (
+        "eval", "os.system", f"{MODULE}.run", "__import__", "lambda x: x", function, bytecode, ["eval"], 5,
+        {"class_name": "function", "config": "eval", "module": "builtins", "registered_name": "function"},
+        {"class_name": "function", "config": "run", "module": MODULE, "registered_name": f"{MODULE}>run"},
+        {"class_name": "Lambda", "config": {"function": function}},
+    ):  # fmt: skip
+        yield "model.keras", keras(config(3, dense={"activation": activation}))
+        yield "model.h5", h5(model_config=config(lstm={"activation": activation}))
+    for kind in ("Lambda", "os.system", f"{MODULE}>Model", "CustomModel"):
+        yield "model.keras", keras({**config(3), "class_name": kind})
+
+
+@case
+def truncated():
+    for name, data in (
+        ("model.h5", h5()),
+        ("model.keras", keras()),
+        ("state.h5", state()),
+        ("state-many.h5", states()),
+    ):
+        for part in (0.05, 0.3, 0.6, 0.9):
+            yield name, data[: int(len(data) * part)]
+        yield name, data[:-1] if name != "model.h5" else data[:-1000]
+    weights = weights3()
+    for part in (0.01, 0.1, 0.5, 0.99):
+        yield "model.keras", keras(weights=weights[: int(len(weights) * part)])
+
+
+@case
+def wrong_magic():
+    npz = io.BytesIO()
+    np.savez(npz, a=np.zeros(3))
+    for data in (
+        b"", b"\0", b"P", b"PK\x03\x04", b"PK\x05\x06" + bytes(18), b"\x89HDF\r\n\x1a\n", b"\x89HDF\n\n\x1a\n" + bytes(500),
+        b"\x0e\x03\x13\x01" + bytes(500), b"\x7fELF" + bytes(500), b"\x1f\x8b\x08" + bytes(500), b"%PDF-1.7\n", b"{}",
+        b"cos\nsystem\n(S'touch canary'\ntR.", b"\x80\x04\x95" + bytes(50), b"CDF\x01" + bytes(100), npz.getvalue(),
+        b"\x89HDF\r\n\x1a\n" + bytes(1000), bytes(512) + h5(), b"\x89HDF\r\n\x1a\n" + b"\xff" * 1000, b"<html>",
+    ):  # fmt: skip
+        yield "model.keras", data
+        yield "state.h5", data
+
+
+@case
+def types():
+    """References, records and other things that are no numbers where numbers belong."""
+    record = np.zeros(3, [("a", "f4"), ("b", "f4")])
+    odd = h5py.h5t.IEEE_F32LE.copy()
+    odd.set_ebias(100)
+    short = h5py.h5t.STD_I32LE.copy()
+    short.set_precision(20)
+
+    def low(kind):
+        def write(file, path, name):
+            group = file.require_group(path.rpartition("/")[0])
+            space = h5py.h5s.create_simple(ARRAYS[name])
+            h5py.h5d.create(group.id, path.rpartition("/")[2].encode(), kind, space)
+            file[path].id.write(h5py.h5s.ALL, h5py.h5s.ALL, values(name))
+
+        return write
+
+    def committed(file, path, name):
+        file["type"] = np.dtype("f4")
+        file.create_dataset(path, data=values(name), dtype=file["type"])
+
+    writers = [
+        lambda f, p, n: f.create_dataset(p, (3,), h5py.ref_dtype),
+        lambda f, p, n: f.create_dataset(p, (3,), h5py.regionref_dtype),
+        lambda f, p, n: f.create_dataset(p, data=record),
+        lambda f, p, n: f.create_dataset(p, (3,), h5py.vlen_dtype(np.float32)),
+        lambda f, p, n: f.create_dataset(p, (3,), np.dtype("(3,8)f4")),
+        lambda f, p, n: f.create_dataset(p, data=np.zeros(ARRAYS[n], "V4")),
+        lambda f, p, n: f.create_dataset(p, data=np.full(ARRAYS[n], b"eval")),
+        lambda f, p, n: f.create_dataset(p, data=np.full(ARRAYS[n], "eval", object), dtype=h5py.string_dtype()),
+        lambda f, p, n: f.create_dataset(p, data=values(n).astype(np.complex64)),
+        lambda f, p, n: f.create_dataset(p, data=h5py.Empty("f4")),
+        lambda f, p, n: f.create_group(p),
+        lambda f, p, n: f.__setitem__(p, np.dtype("f4")),
+        low(odd),
+        low(short),
+        committed,
+    ]
+    for write in writers:
+        yield from both(write=lambda f, p, n, write=write: (write if n == "lstm/kernel" else put)(f, p, n))
+    for make in (
+        lambda a, f: a.create("weight_names", [f.ref, f.ref], dtype=h5py.ref_dtype),
+        lambda a, f: a.create("weight_names", record),
+        lambda a, f: a.create("weight_names", np.array([b"\xff\xfe"])),
+        lambda a, f: a.create("weight_names", np.zeros(2, "V7")),
+    ):
+        yield "model.h5", h5(lambda f, make=make: make(f["model_weights/lstm"].attrs, f))
+
+
+@case
+def state_files():
+    yield from (
+        ("state.h5", state(write=write))
+        for write in (
+            lambda f, p: f.__setitem__(p, h5py.SoftLink("/states_0_1")),
+            lambda f, p: f.__setitem__(p, h5py.ExternalLink("/etc/passwd", "/x")),
+            lambda f, p: f.create_dataset(p, (1, 2), "f4", external=[("/etc/passwd", 0, h5py.h5f.UNLIMITED)]),
+            lambda f, p: f.create_dataset(p, (1, 2), "f4"),
+            lambda f, p: f.create_dataset(p, data=np.zeros((1, 2), "f4"), compression="lzf"),
+            lambda f, p: f.create_dataset(p, data=[[b"x", b"y"]]),
+            lambda f, p: f.create_dataset(p, data=[[1, 2]]),
+            lambda f, p: f.create_dataset(p, data=[[np.nan, 0.0]]),
+            lambda f, p: f.create_dataset(p, data=[[1e300, 0.0]]),
+            lambda f, p: f.create_dataset(p, (1, 2**40), "f4"),
+            lambda f, p: f.create_dataset(p, data=np.zeros((1, 2, 1), "f4")),
+            lambda f, p: f.create_group(p),
+            lambda f, p: None,
+            lambda f, p: f.create_dataset(p, (1, 2), h5py.ref_dtype),
+        )
+    )
+    for name, value in itertools.product(
+        ("age", "samples", "time", "layout"), ("x", [1, 2], -7, np.inf, h5py.Empty("f"))
+    ):
+        if (name, value) != ("time", -7):
+            yield "state.h5", state(**{name: value})
+    for changes in (
+        {"keys": [b"a", b"a"]}, {"keys": [b"a"]}, {"keys": [1, 2]}, {"keys": [[b"a", b"b"]]}, {"keys": b"a"},
+        {"age": [-7, 0]}, {"age": [0.5, 1]}, {"age": [b"a", b"b"]}, {"samples": [-1, 0]}, {"time": [np.inf, 0]},
+        {"time": [b"a", b"b"]}, {"age": [1, 2, 3]}, {"time": [[0.0, 1.0]]}, {"keys": [b"\xff", b"b"]},
+    ):  # fmt: skip
+        yield "state-many.h5", states(**changes)
+    yield "state-many.h5", states(lambda f: f.__delitem__("time"))
+    yield "state-many.h5", states(lambda f: f.attrs.__setitem__("position_records", "x"))
+    yield "state-many.h5", states(lambda f: f["state/lstm"].__setitem__("again", f["state"]))
+
+
+@case
+def scale_files():
+    for data in (
+        b"", b"[]", b"null", b"{}", b'{"mean": 1}', b'{"mean": [1, 2, 3], "std": NaN}', b'{"mean": Infinity, "std": 1}',
+        b'{"mean": [1, 2, 3], "std": [1, 2]}', b'{"mean": [1, 2, 3], "std": [1, 2, 0]}', b'{"mean": "1", "std": 1}',
+        b'{"mean": true, "std": 1}', b'{"mean": {"a": 1}, "std": 1}', b'{"mean": [[1, 2, 3]], "std": [[1, 1, 1]]}',
+        b'{"mean": [1, 2, 1e999], "std": 1}', b'{"mean": 0, "mean": 0, "std": 1}', b'{"mean": 0, "std": 1', b"\xff\xfe{}",
+        b'{"mean": 0, "std": 1' + b"0" * 10**5 + b"}", b"[" * 10**6, b'{"mean": [' + b"0," * 10**5 + b'0], "std": 1}',
+        b'{"mean": 0, "std": 1}' + b" " * 2**20, b'{"mean": [1e39, 0, 0], "std": 1}', b'{"mean": null, "std": null}', SCALE * 2,
+    ):  # fmt: skip
+        yield "scale.json", data
+
+
+def all_cases() -> Iterator[Case]:
+    for kind, make in CASES.items():
+        for n, (name, data) in enumerate(make()):
+            stem, dot, suffix = name.partition(".")
+            yield kind, f"{stem}-{kind}-{n}{dot}{suffix}", data
+
+
+# -- random damage ----------------------------------------------------------------------------------------------------
+
+
+def damage(data: bytes, rng: random.Random) -> bytes:
+    """Bytes changed, cut out, doubled, moved or cut off; counts and sizes are hit by special numbers."""
+    out = bytearray(data)
+    for _ in range(rng.choice((1, 1, 1, 2, 4, 16))):
+        at, length = rng.randrange(max(len(out), 1)), rng.choice((1, 1, 2, 4, 8, 64))
+        kind = rng.randrange(8)
+        if kind < 2:
+            out[at : at + 1] = bytes([rng.randrange(256)])
+        elif kind < 3:
+            out[at : at + 1] = bytes([(out[at] ^ (1 << rng.randrange(8))) if at < len(out) else 0])
+        elif kind < 5:
+            width = rng.choice((1, 2, 4, 8))
+            number = rng.choice(
+                (0, 1, 2**7, 2**8 - 1, 2**15, 2**16 - 1, 2**31, 2**32 - 1, 2**63, 2**64 - 1, at, len(out))
+            )
+            out[at : at + width] = (number % 2 ** (8 * width)).to_bytes(width, "little")
+        elif kind < 6:
+            del out[at : at + length]
+        elif kind < 7:
+            other = rng.randrange(max(len(out), 1))
+            out[at : at + length] = out[other : other + length]
+        else:
+            del out[at : len(out) if rng.random() < 0.2 else at + 1]
+    return bytes(out)
+
+
+def mutations(seeds: dict[str, bytes], count: int, seed: int = 0) -> Iterator[tuple[str, bytes]]:
+    """Archives are damaged as they are, and inside, with right sizes and sums around the damage."""
+    rng = random.Random(seed)
+    names = sorted(seeds)
+    for n in range(count):
+        name = names[n % len(names)]
+        data = seeds[name]
+        if name.endswith(".keras") and rng.random() < 0.75:
+            with zipfile.ZipFile(io.BytesIO(data)) as file:
+                inside = {i: file.read(i) for i in file.namelist()}
+            hit = rng.choice(sorted(inside))
+            inside[hit] = damage(inside[hit], rng)
+            data = archive(*(entry(i, content) for i, content in inside.items()))
+        else:
+            data = damage(data, rng)
+        stem, dot, suffix = name.rpartition(".")
+        yield f"{stem}-{n}{dot}{suffix}", data
+
+
+# -- the child --------------------------------------------------------------------------------------------------------
+
+_FORBIDDEN = (
+    "exec",
+    "compile",
+    "marshal.",
+    "pickle.",
+    "os.",
+    "subprocess.",
+    "socket.",
+    "ctypes.",
+    "shutil.",
+    "tempfile.",
+)
+_HARMLESS = {"os.listdir", "os.scandir"}
+
+
+def main(folder: Path, mebibytes: int) -> None:
+    import contextlib
+    import os
+    import resource
+    import time
+    import warnings
+
+    import stepstream
+    from stepstream.cli.options import read_scale
+    from stepstream.live import snapshot
+    from stepstream.live.windowing import Carry
+
+    warnings.simplefilter("error")
+    sys.path.insert(0, str(folder))
+    files = sorted(p for p in folder.iterdir() if p.name.startswith(("model", "state", "scale")))
+    model = stepstream.load(folder / "honest-model.h5")
+
+    def read(path: Path) -> str:
+        kind = path.name.removeprefix("honest-")
+        if kind.startswith("model"):
+            return "blocked" if stepstream.load(path).reading.blockers else "loaded"
+        if kind.startswith("scale"):
+            stepstream.load(folder / "honest-model.h5", scale=read_scale(path))
+            return "loaded"
+        load = snapshot.load_streams if "many" in kind else snapshot.load
+        with contextlib.suppress(stepstream.StateError):
+            load(path, model, Carry())
+            snapshot.describe(path)
+            return "loaded"
+        snapshot.describe(path)  # both are safe, whichever refuses
+        load(path, model, Carry())
+        return "loaded"
+
+    def outcome(path: Path) -> str:
+        try:
+            return read(path)
+        except (stepstream.ModelFileError, stepstream.StateError, stepstream.InputError) as e:
+            said = str(e)
+            if path.name not in said and "scale" not in said:
+                return f"an error that does not name the file: {said[:200]}"
+            if len(said) > 2000 and not said.startswith("scale:"):
+                return f"an error of {len(said)} characters: {said[:200]}"
+            return type(e).__name__
+        except BaseException as e:
+            import traceback
+
+            place = traceback.extract_tb(e.__traceback__)[-1]
+            return f"{type(e).__name__}: {str(e)[:200]} at {Path(place.filename).name}:{place.lineno}"
+
+    for path in folder.glob("honest-*"):  # what is imported late is imported now
+        read(path)
+    done: list[str] = []
+    current = [Path()]
+
+    def watch(event: str, args: tuple[object, ...]) -> None:
+        if event == "open":
+            path, mode, flags = args
+            writes = isinstance(flags, int) and flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+            if writes or str(path) not in (str(current[0]), str(folder / "honest-model.h5")):
+                done.append(f"open {path} {mode}")
+        elif event == "import" and args[0] not in sys.modules:
+            done.append(f"import {args[0]}")
+        elif event.startswith(_FORBIDDEN) and event not in _HARMLESS:
+            done.append(f"{event} {args!r:.80}")
+
+    resource.setrlimit(resource.RLIMIT_AS, (mebibytes << 20, mebibytes << 20))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    sys.addaudithook(watch)
+    for path in files:
+        current[0] = path
+        done.clear()
+        start = time.perf_counter()
+        result = outcome(path)
+        seconds = time.perf_counter() - start
+        did = list(done)
+        grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024
+        print(
+            json.dumps({"file": path.name, "result": result, "seconds": seconds, "did": did, "mebibytes": grown}),
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]))
