@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from stepstream.graph.ir import Graph
+from stepstream.graph.ir import Graph, TensorSpec
 from stepstream.graph.streamable import Blocker
 
 
 @dataclass(frozen=True)
 class LayerInfo:
-    """One layer of the file as its author knows it."""
+    """One layer of the file as its author knows it. spec: what comes out, or None where it blocks."""
 
     name: str
     kind: str
+    spec: TensorSpec | None = None
 
 
 @dataclass(frozen=True)
