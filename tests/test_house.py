@@ -9,12 +9,13 @@ from pathlib import Path
 import stepstream
 
 ROOT = Path(stepstream.__file__).parent
-HEAVY = ["keras", "tensorflow", "torch", "jax", "h5py", "pyarrow", "onnxruntime", "typer", "rich", "pandas"]
+HEAVY = ["keras", "tensorflow", "torch", "jax", "h5py", "pyfive", "pyarrow", "onnxruntime", "typer", "rich", "pandas"]
 # who may import what lies outside the standard library and NumPy
 OUTSIDE = {
-    "h5py": {"stepstream.formats", "stepstream.live"},
+    "h5py": {"stepstream.live"},  # writes
     "keras": {"stepstream.cli"},  # `verify` compares with it, where it is installed
     "pyarrow": {"stepstream.cli"},
+    "pyfive": {"stepstream.formats"},  # reads
     "rich": {"stepstream.cli"},
     "typer": {"stepstream.cli"},
 }

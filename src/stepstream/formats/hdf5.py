@@ -1,20 +1,315 @@
-"""Arrays out of HDF5 datasets."""
+"""HDF5 files from outside, read in pure Python within limits: no link, filter or count in a file can hurt.
+
+The C library hangs on some damaged files (attribute counts that are no counts), and nothing inside a process can stop
+it. pyfive decodes the structures; all that it reads passes a meter, and arrays are taken from the file here, after
+what they promise was compared with what the file holds.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import io
+import math
+import stat
+import struct
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any, BinaryIO, final
 
 import numpy as np
 
-from stepstream.errors import ModelFileError
+from stepstream.errors import ModelFileError, StepstreamError
+from stepstream.formats import limits
+from stepstream.formats.hdf5_meter import Meter, Refused, boundary
 from stepstream.graph.ir import Array
 
+SIGNATURE = b"\x89HDF\r\n\x1a\n"
+Value = str | int | float | list[Any]
 
-def weight(dataset: Any) -> Array:
-    """A dataset of numbers as float32. bfloat16 is stored as two opaque bytes, the upper half of a float32."""
-    values = np.asarray(dataset)
-    if values.dtype == np.dtype("V2"):
-        return (values.view("<u2").astype(np.uint32) << 16).view(np.float32)
-    if values.dtype.kind not in "fiu":
-        raise ModelFileError(f"{dataset.name}: expected numbers, got {values.dtype}")
-    return values.astype(np.float32)
+
+@contextmanager
+def opened(source: str | Path | bytes, where: str, error: type[StepstreamError] = ModelFileError) -> Iterator[Group]:
+    """The root group of a file, or of its bytes; all that is wrong with the file becomes one `error` in the block.
+
+    where: how messages name the file. Raises error.
+    """
+    try:
+        with io.BytesIO(source) if isinstance(source, bytes) else regular_file(source) as file:
+            yield Group(_File(file), where, "", ())
+    except Refused as e:
+        raise error(f"{where}: {e}") from e
+    except OSError as e:
+        raise error(f"{where}: {e.strerror or e}") from e
+
+
+def regular_file(path: str | Path) -> BinaryIO:
+    """A file open for reading. A pipe or a device might never end. Raises OSError."""
+    if not stat.S_ISREG(Path(path).stat().st_mode):
+        raise OSError("expected a file, got a folder, a pipe or a device")
+    return open(path, "rb")
+
+
+class _File:
+    """What all groups of one file share: its meter, its objects by address, and how much was taken from it."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.meter = Meter(file)
+        self.heaps: dict[int, Any] = {}
+        self.objects: dict[int, Any] = {}
+        self.links_left = limits.MAX_LINKS
+        self.expands = min(limits.MAX_WEIGHT_BYTES, limits.FREE_BYTES + limits.MAX_EXPANSION * self.meter.size)
+        self.taken = 0
+        with boundary("superblock"):
+            self.root = self._superblock()
+
+    def _superblock(self) -> int:
+        """The address of the root group (HDF5 File Format Specification, II.A)."""
+        head = self.meter.take(0, min(self.meter.size, 96))
+        if not head.startswith(SIGNATURE):
+            raise Refused("expected an HDF5 file, got something else")
+        version = head[8]
+        sizes, at = {0: (13, 24), 1: (13, 28), 2: (9, 12), 3: (9, 12)}.get(version, (0, 0))
+        if not sizes or head[sizes] != 8 or head[sizes + 1] != 8:
+            raise Refused(f"expected a superblock of version 0 to 3 with 8-byte addresses, got version {version}")
+        base, _, end = struct.unpack_from("<QQQ", head, at)
+        (root,) = struct.unpack_from("<Q", head, at + 24 if version >= 2 else at + 40)
+        if base:
+            raise Refused(f"expected HDF5 from the first byte, got {base} bytes in front of it; copy it with h5repack")
+        if end > self.meter.size:
+            raise Refused(f"expected {end} bytes, got {self.meter.size}: the file is cut off; copy it again")
+        return int(root)
+
+    def object(self, address: int) -> Any:
+        if address not in self.objects:
+            from stepstream.formats.hdf5_objects import Header
+
+            with self.meter.one_header():
+                header = Header(self.meter, address, global_heaps=self.heaps)
+            if len(header.msgs) > limits.MAX_HEADER_MESSAGES:
+                raise Refused(f"expected at most {limits.MAX_HEADER_MESSAGES} entries in a header, got more")
+            header.refuse_shared()
+            self.objects[address] = header
+        return self.objects[address]
+
+    def spend(self, count: int) -> None:
+        """Before anything is allocated: all arrays together may not outgrow the file beyond reason."""
+        self.taken += count
+        if self.taken > self.expands:
+            raise Refused(
+                f"expected arrays of at most {self.expands} bytes in a file of {self.meter.size}, got more; "
+                "save the model without compression"
+            )
+
+
+@final
+class Group:
+    """One group: attributes, names, groups and datasets below it by path ("a/b/c")."""
+
+    def __init__(self, file: _File, where: str, path: str, above: tuple[int, ...], address: int | None = None) -> None:
+        self._file = file
+        self._address = file.root if address is None else address
+        self._above = (*above, self._address)
+        self.where = where
+        self.path = path
+        with boundary(self._place):
+            if len(self._above) > limits.MAX_GROUP_DEPTH:
+                raise Refused(f"expected groups at most {limits.MAX_GROUP_DEPTH} deep, got more")
+            if self._address in above:
+                raise Refused("expected a tree of groups, got one that contains itself")
+            self._object = file.object(self._address)
+            if not self._object.is_a_group:
+                raise Refused("expected a group, got something else")
+
+    @property
+    def _place(self) -> str:
+        return self.path or "the root group"
+
+    @cached_property
+    def _links(self) -> dict[str, int]:
+        links: dict[str, int] = {}
+        with boundary(self._place):
+            for name, address in self._object.links():
+                self._file.links_left -= 1
+                if self._file.links_left < 0:
+                    raise Refused(f"expected at most {limits.MAX_LINKS} objects, got more")
+                if name in links or not name or "/" in name or "\0" in name:
+                    raise Refused(f"expected different names without slashes, got {name[:80]!r}")
+                links[name] = address
+        return links
+
+    @cached_property
+    def _attributes(self) -> dict[str, Any]:
+        with boundary(self._place):
+            return self._object.attributes()
+
+    def names(self) -> list[str]:
+        """What lies directly in the group, in the file's order."""
+        return list(self._links)
+
+    def attr_names(self) -> list[str]:
+        return list(self._attributes)
+
+    def attr(self, name: str) -> Value | None:
+        """An attribute as str, int, float or a list of them, bytes decoded; None where there is none.
+
+        Keras cuts lists above 64 KiB into `name0`, `name1`, ...: they come back as one.
+        """
+        if name in self._attributes:
+            return self._attr(name)
+        joined: list[Any] = []
+        while f"{name}{len(joined)}" in self._attributes:
+            joined.append(self._attr(f"{name}{len(joined)}"))
+        if not joined or not all(isinstance(part, list) for part in joined):
+            return None
+        return [value for part in joined for value in part]
+
+    def _attr(self, name: str) -> Value:
+        with boundary(f"{self._place}: attribute {name!r}"):
+            return self._object.value(self._attributes[name])
+
+    def has(self, path: str) -> bool:
+        return self._find(path) is not None
+
+    def is_group(self, path: str) -> bool:
+        found = self._find(path)
+        return found is not None and found[0]._object_at(found[1]).is_a_group
+
+    def group(self, path: str) -> Group:
+        """Raises Refused where there is none."""
+        owner, name = self._found(path)
+        return owner._child(name)
+
+    def shape(self, path: str) -> tuple[int, ...] | None:
+        """A dataset's shape, or None where there is no dataset."""
+        found = self._find(path)
+        if found is None or not found[0]._object_at(found[1]).is_a_dataset:
+            return None
+        with boundary(found[0]._join(found[1])):
+            return found[0]._object_at(found[1]).stored().shape
+
+    def array(self, path: str) -> Array:
+        """A dataset of numbers as float32; what float32 cannot hold becomes Inf."""
+        values = self.raw(path)
+        if values.dtype.kind not in "fiu":
+            owner, name = self._found(path)
+            raise Refused(f"{owner._join(name)}: expected numbers, got texts")
+        with np.errstate(over="ignore"):
+            return values.astype(np.float32)
+
+    def raw(self, path: str) -> np.ndarray[Any, Any]:
+        """A dataset as it is: numbers in their own type, bfloat16 as float32, texts as an object array of str."""
+        owner, name = self._found(path)
+        with boundary(owner._join(name)):
+            header = owner._object_at(name)
+            if not header.is_a_dataset:
+                raise Refused("expected an array, got a group")
+            return _read(self._file, header)
+
+    def _object_at(self, name: str) -> Any:
+        with boundary(self._join(name)):
+            return self._file.object(self._links[name])
+
+    def _child(self, name: str) -> Group:
+        return Group(self._file, self.where, self._join(name), self._above, self._links[name])
+
+    def _join(self, name: str) -> str:
+        return f"{self.path}/{name}" if self.path else name
+
+    def _find(self, path: str) -> tuple[Group, str] | None:
+        """The group that holds the last part of the path, and that part; None where it does not exist."""
+        *groups, last = [part for part in path.split("/") if part] or [""]
+        owner = self
+        for part in groups:
+            if part not in owner._links or not owner._object_at(part).is_a_group:
+                return None
+            owner = owner._child(part)
+        return (owner, last) if last in owner._links else None
+
+    def _found(self, path: str) -> tuple[Group, str]:
+        found = self._find(path)
+        if found is None:
+            names = ", ".join(map(repr, self.names()[:8])) or "nothing"
+            raise Refused(f"{self._place}: expected {path!r} in it, got {names}")
+        return found
+
+
+def _read(file: _File, header: Any) -> np.ndarray[Any, Any]:
+    from stepstream.formats.hdf5_objects import chunks
+
+    stored = header.stored()
+    count = math.prod(stored.shape)
+    file.spend(max(stored.bytes, 4 * count))  # as it lies there, and as float32
+    if not count:
+        data = b""
+    elif stored.layout == "compact":
+        if len(stored.compact) < stored.bytes:
+            raise Refused(f"expected {stored.bytes} bytes for shape {stored.shape}, got {len(stored.compact)}")
+        data = stored.compact[: stored.bytes]
+    elif stored.layout == "contiguous":
+        if stored.address + stored.bytes > file.meter.size:
+            raise Refused(
+                f"expected {stored.bytes} bytes for shape {stored.shape}, got fewer: none were written, or the file "
+                "is cut off; save or copy it again"
+            )
+        data = file.meter.take(stored.address, stored.bytes)
+    else:
+        size = math.prod(stored.chunk) * stored.type.dtype.itemsize
+        grid = math.prod(-(-n // c) for n, c in zip(stored.shape, stored.chunk, strict=True))
+        file.spend(size * grid)
+        array = np.empty(stored.shape, stored.type.dtype)
+        for region, offset, packed in chunks(file.meter, stored):
+            piece = np.frombuffer(
+                _unpack(file.meter.take(offset, packed), stored.filters, size, stored.type.dtype.itemsize),
+                stored.type.dtype,
+            )
+            inside = tuple(slice(0, s.stop - s.start) for s in region)
+            array[region] = piece.reshape(stored.chunk)[inside]
+        data = array.tobytes()
+    values = header.decode(data, stored.type)
+    if isinstance(values, list):
+        texts = np.empty(count, object)
+        texts[:] = values
+        values = texts
+    return values.reshape(stored.shape)
+
+
+def _unpack(data: bytes, filters: tuple[int, ...], size: int, item: int) -> bytes:
+    """The filters undone, last first; exactly `size` bytes, and never more than that in memory."""
+    from stepstream.formats.hdf5_objects import FLETCHER32, GZIP, SHUFFLE
+
+    for f in reversed(filters):
+        if f == GZIP:
+            data = inflate(data, size + 8, 15)  # a checksum may have been packed too
+        elif f == FLETCHER32:
+            data, stored = data[:-4], data[-4:]
+            if len(stored) != 4 or _fletcher32(data) != tuple(n % 65535 for n in struct.unpack("<HH", stored)):
+                raise Refused("expected the chunk's checksum, got another: the file is damaged; copy it again")
+        elif f == SHUFFLE:
+            whole = len(data) // item * item
+            data = np.frombuffer(data[:whole], np.uint8).reshape(item, -1).T.tobytes() + data[whole:]
+    if len(data) != size:
+        raise Refused(f"expected a chunk of {size} bytes, got {len(data)}")
+    return data
+
+
+def inflate(data: bytes, most: int, window: int) -> bytes:
+    """Deflated bytes, at most so many: a bomb is stopped while it goes off. window: as in zlib. Raises Refused."""
+    stream = zlib.decompressobj(window)
+    try:
+        out = stream.decompress(data, most + 1)
+    except zlib.error as e:
+        raise Refused(f"expected deflated data, got damaged ones ({e}); copy the file again") from e
+    if len(out) > most:
+        raise Refused(f"expected at most {most} bytes after unpacking, got more; save the model without compression")
+    if not stream.eof or stream.unused_data:
+        raise Refused("expected deflated data with an end, got them cut off or with something behind")
+    return out
+
+
+def _fletcher32(data: bytes) -> tuple[int, int]:
+    """HDF5's checksum: both sums of big-endian 16-bit words, modulo 65535; an odd byte is the upper half of a word."""
+    words = np.frombuffer(data + b"\0" * (len(data) % 2), ">u2").astype(np.uint64)
+    weights = np.arange(len(words), 0, -1, dtype=np.uint64) % np.uint64(65535)
+    return int(words.sum()) % 65535, int((words * weights % np.uint64(65535)).sum()) % 65535

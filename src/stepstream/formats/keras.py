@@ -6,11 +6,9 @@ file a layer is found by its class in snake case with a counter per class, never
 
 from __future__ import annotations
 
-import io
 import json
 import re
 import sys
-import zipfile
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,13 +17,11 @@ from typing import Any
 import numpy as np
 
 from stepstream.errors import InputError, ModelFileError
-from stepstream.formats import keras_h5
-from stepstream.formats.hdf5 import weight
-from stepstream.formats.keras_model import Weights, assemble, parse_json
+from stepstream.formats import archive, hdf5, json_text, keras_h5, limits
+from stepstream.formats.hdf5_meter import Refused
+from stepstream.formats.keras_model import Weights, assemble
 from stepstream.formats.reading import Provenance, Reading
 from stepstream.graph.ir import Array
-
-MAX_JSON_BYTES = 64 * 2**20
 
 
 def read(source: Any) -> Reading:
@@ -39,65 +35,63 @@ def read(source: Any) -> Reading:
         raise InputError(f"expected a path or a Keras model, got {type(source).__name__}")
     path = Path(source)
     try:
-        with path.open("rb") as f:
+        with hdf5.regular_file(path) as f:
             head = f.read(8)
     except OSError as e:
-        raise ModelFileError(f"{path}: {e.strerror}") from e
-    if head.startswith(b"PK\x03\x04"):
+        raise ModelFileError(f"{path}: {e.strerror or e}") from e
+    if head.startswith(archive.SIGNATURE):
         return _read_archive(path)
-    if head.startswith(b"\x89HDF\r\n\x1a\n"):
+    if head == hdf5.SIGNATURE:
         return keras_h5.read(path)
     raise ModelFileError(f"{path}: expected a .keras archive or an HDF5 file, got neither; save the model with Keras")
 
 
 def _read_archive(path: Path) -> Reading:
-    import h5py
-
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = set(archive.namelist())
-            for needed in ("config.json", "model.weights.h5"):
-                if needed not in names:
-                    raise ModelFileError(f"{path}: expected {needed} in the archive, got {sorted(names)[:8]}")
-            if archive.getinfo("config.json").file_size > MAX_JSON_BYTES:
-                raise ModelFileError(f"{path}: config.json is larger than {MAX_JSON_BYTES} bytes")
-            config = parse_json(archive.read("config.json"), f"{path}: config.json")
-            metadata = (
-                parse_json(archive.read("metadata.json"), f"{path}: metadata.json") if "metadata.json" in names else {}
-            )
-            data = archive.read("model.weights.h5")
-    except (zipfile.BadZipFile, OSError, RuntimeError, NotImplementedError) as e:
-        raise ModelFileError(f"{path}: not a readable zip archive: {e}") from e
+    with archive.opened(path) as entries:
+        for needed in ("config.json", "model.weights.h5"):
+            if needed not in entries.names:
+                raise ModelFileError(f"{path}: expected {needed} in the archive, got {sorted(entries.names)[:8]}")
+        config = json_text.parse(entries.read("config.json", limits.MAX_JSON_BYTES), f"{path}: config.json")
+        metadata: Mapping[str, Any] = {}
+        if "metadata.json" in entries.names:
+            metadata = json_text.parse(entries.read("metadata.json", limits.MAX_JSON_BYTES), f"{path}: metadata.json")
+        data = entries.read("model.weights.h5", limits.MAX_WEIGHT_BYTES)
     version = str(metadata.get("keras_version", "3"))
     provenance = Provenance(".keras", f"Keras {version}", metadata.get("date_saved"))
-    try:
-        with h5py.File(io.BytesIO(data), "r") as file:
-            return assemble(config, _archive_weights(file, str(path)), version, provenance, str(path))
-    except OSError as e:
-        raise ModelFileError(f"{path}: model.weights.h5 is not a readable HDF5 file: {e}") from e
+    with hdf5.opened(data, f"{path}: model.weights.h5") as file:
+        return assemble(config, _archive_weights(file), version, provenance, str(path))
 
 
-def _archive_weights(file: Any, where: str) -> Weights:
+def _archive_weights(file: hdf5.Group) -> Weights:
     counters: Counter[str] = Counter()
 
     def weights(entry: Mapping[str, Any]) -> list[Array]:
         kind = snake_case(entry["class_name"])
         place = f"layers/{kind}" + (f"_{counters[kind]}" if counters[kind] else "")
         counters[kind] += 1
-        if place not in file:
+        if not file.is_group(place):
             return []
-        written = file[place].get("vars", file[place]).attrs.get("name")
+        group = file.group(place)
+        written = (group.group("vars") if group.has("vars") else group).attr("name")
         if written is not None and written != entry["config"].get("name"):
             raise ModelFileError(
-                f"{where}: expected the weights of layer {entry['config'].get('name')!r} in {place}, got {written!r}'s"
+                f"expected the weights of layer {entry['config'].get('name')!r} in {place}, got {written!r}'s"
             )
         found: list[Array] = []
         for inner in ("vars", "cell/vars", "layer/vars"):
-            group = file[place].get(inner, {})
-            found += [weight(group[key]) for key in sorted(group, key=int)]
+            if group.has(inner):
+                found += numbered(group.group(inner))
         return found
 
     return weights
+
+
+def numbered(group: hdf5.Group) -> list[Array]:
+    """The arrays "0", "1", ... of a group."""
+    names = group.names()
+    if set(names) != {str(i) for i in range(len(names))}:
+        raise Refused(f"{group.path}: expected arrays 0 to {len(names) - 1}, got {', '.join(sorted(names)[:8])}")
+    return [group.array(str(i)) for i in range(len(names))]
 
 
 def _read_model(model: Any) -> Reading:

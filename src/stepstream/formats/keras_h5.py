@@ -11,41 +11,45 @@ from pathlib import Path
 from typing import Any
 
 from stepstream.errors import ModelFileError
-from stepstream.formats.hdf5 import weight
-from stepstream.formats.keras_model import assemble, parse_json
+from stepstream.formats import hdf5, json_text
+from stepstream.formats.keras_model import assemble
 from stepstream.formats.reading import Provenance, Reading
 from stepstream.graph.ir import Array
 
 
 def read(path: Path) -> Reading:
     """A full model written by Keras 3, tf.keras 2.x or Keras 2. Raises ModelFileError."""
-    import h5py
+    where = str(path)
+    with hdf5.opened(path, where) as file:
+        if file.attr("model_config") is None or not file.is_group("model_weights"):
+            raise ModelFileError(
+                f"{path}: expected a whole Keras model, got no model_config (weights alone?); save it with model.save()"
+            )
+        root = file.group("model_weights")
+        version = _said(file, root, "keras_version", "1")
+        backend = _said(file, root, "backend", "unknown")
+        if version.startswith("1"):
+            raise ModelFileError(f"{path}: expected a file by Keras 2 or later, got one by Keras {version}")
+        config = json_text.parse(str(file.attr("model_config")), f"{path}: model_config")
 
-    try:
-        with h5py.File(path, "r") as file:
-            if "model_config" not in file.attrs or "model_weights" not in file:
-                raise ModelFileError(
-                    f"{path}: expected a whole Keras model, got no model_config (weights alone?); "
-                    "save it with model.save()"
-                )
-            root = file["model_weights"]
-            version = _text(file.attrs.get("keras_version", root.attrs.get("keras_version", "1")))
-            backend = _text(file.attrs.get("backend", root.attrs.get("backend", "unknown")))
-            if version.startswith("1"):
-                raise ModelFileError(f"{path}: expected a file by Keras 2 or later, got one by Keras {version}")
-            config = parse_json(_text(file.attrs["model_config"]), f"{path}: model_config")
+        def weights(entry: Mapping[str, Any]) -> list[Array]:
+            name = entry["config"]["name"]
+            if not root.is_group(name):
+                return []
+            layer = root.group(name)
+            names = layer.attr("weight_names") or []
+            if not isinstance(names, list):
+                raise ModelFileError(f"layer {name!r}: expected a list of weight names, got {names!r}")
+            return [layer.array(str(n)) for n in names]
 
-            def weights(entry: Mapping[str, Any]) -> list[Array]:
-                name = entry["config"]["name"]
-                if name not in root:
-                    return []
-                return [weight(root[name][_text(w)]) for w in root[name].attrs.get("weight_names", [])]
-
-            provenance = Provenance("HDF5", f"Keras {version}, {backend}")
-            return assemble(config, weights, version, provenance, str(path))
-    except (OSError, KeyError) as e:
-        raise ModelFileError(f"{path}: not a readable HDF5 model: {e}") from e
+        provenance = Provenance("HDF5", f"Keras {version}, {backend}")
+        return assemble(config, weights, version, provenance, where)
 
 
-def _text(value: Any) -> str:
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+def _said(file: hdf5.Group, root: hdf5.Group, name: str, default: str) -> str:
+    """What the writer said of itself: in the root, or where weights alone say it."""
+    for group in (file, root):
+        value = group.attr(name)
+        if value is not None:
+            return str(value)
+    return default
