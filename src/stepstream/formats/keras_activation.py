@@ -97,7 +97,7 @@ def prelu(layer: Layer, build: Builder, xs: list[Tensor]) -> list[Tensor]:
     (x,) = xs
     weights = layer.named_weights("alpha")
     if x.role is TimeRole.SEQUENCE:
-        if 1 not in (layer.config.get("shared_axes") or []):
+        if weights["alpha"].shape[:1] != (1,):
             raise layer.block("it has a slope for every position in time", "use shared_axes=[1]; retrain")
         weights["alpha"] = weights["alpha"][0]
     return [build.add(layer, "prelu", [x], {}, weights)]

@@ -1,4 +1,4 @@
-"""What the Keras reader builds with: tensors as Keras sees them, layers as the file describes them, nodes of the graph."""
+"""What the Keras reader builds with: tensors as Keras sees them, layers as the file has them, nodes of the graph."""
 
 from __future__ import annotations
 
@@ -43,12 +43,15 @@ class Writer:
     """The Keras that wrote the file. (3, 4) is the version from which merges take masks another way."""
 
     version: tuple[int, int]
-    name: str  # as the file gives it
+    backend: str = ""
 
     @classmethod
-    def parse(cls, version: str) -> Writer:
-        found = re.match(r"(\d+)(?:\.(\d+))?", version)
-        return cls((int(found[1]), int(found[2] or 0)) if found else (1, 0), version)
+    def parse(cls, version: str | None, backend: str = "") -> Writer:
+        """None: a Keras 3 that does not say its minor version, taken for the newest."""
+        found = re.match(r"(\d{1,4})(?:\.(\d{1,4}))?", "3" if version is None else version)
+        if found is None or not 1 <= int(found[1]) <= 3:
+            raise ModelFileError(f"expected a file by Keras 1, 2 or 3, got one by Keras {version}")
+        return cls((int(found[1]), 9999 if version is None else int(found[2] or 0)), backend)
 
     @property
     def keras(self) -> int:
@@ -118,7 +121,8 @@ class Layer:
         weights = self.weights
         if len(weights) != len(names):
             raise self.fail(
-                f"expected {len(names)} weights {list(names)}, got {len(weights)} of shapes {[w.shape for w in weights]}"
+                f"expected {len(names)} weights {list(names)}, "
+                f"got {len(weights)} of shapes {[w.shape for w in weights]}"
             )
         return dict(zip(names, weights, strict=True))
 
@@ -181,9 +185,7 @@ class Builder:
         if any(x.id is None for x in xs):
             return replace(xs[0], id=None)
         ids = tuple(x.id for x in xs if x.id is not None)
-        node = Node(
-            self._unique(layer.name), op, (*ids, *masks), params or {}, weights or {}, layer.name, layer.index
-        )
+        node = Node(self._unique(layer.name), op, (*ids, *masks), params or {}, weights or {}, layer.name, layer.index)
         self.specs |= infer(node, self.specs)
         self.nodes.append(node)
         spec = self.specs[node.id]
@@ -210,7 +212,9 @@ class Builder:
 def vector(layer: Layer, x: Tensor) -> Tensor:
     """x, whose last axis must belong to the sample. Raises Blocked where it is time."""
     if not x.shape:
-        raise layer.block("its last axis is time", "give each sample an axis of its own, as in (batch, time, 1); retrain")
+        raise layer.block(
+            "its last axis is time", "give each sample an axis of its own, as in (batch, time, 1); retrain"
+        )
     return x
 
 

@@ -30,6 +30,8 @@ def convolution(layer: Layer, build: Builder, xs: list[Tensor]) -> list[Tensor]:
     """Conv, DepthwiseConv and SeparableConv."""
     (x,) = xs
     rank = _axes(layer, x)
+    if layer.writer.backend == "theano":
+        raise layer.block("Theano turns kernels round, which is not supported", "save it with another back end")
     padding = layer.config.get("padding", "valid")
     if padding not in {"valid", "same"}:
         raise layer.block(f"padding={padding!r} is not supported", 'use "valid" or "same"; retrain')
@@ -42,7 +44,9 @@ def convolution(layer: Layer, build: Builder, xs: list[Tensor]) -> list[Tensor]:
     biased = ["bias"] if layer.config.get("use_bias", True) else []
     if layer.kind.startswith("Separable"):
         weights = layer.named_weights("depthwise", "pointwise", *biased)
-        y = build.add(layer, "conv", [x], params | {"groups": x.shape[-1]}, {"kernel": _depthwise(layer, weights["depthwise"])})
+        y = build.add(
+            layer, "conv", [x], params | {"groups": x.shape[-1]}, {"kernel": _depthwise(layer, weights["depthwise"])}
+        )
         once = {"strides": (1,) * rank, "padding": "valid", "dilation": (1,) * rank, "groups": 1}
         kernels = {"kernel": weights["pointwise"]} | {k: weights[k] for k in biased}
         y = build.add(layer, "conv", [y], once, kernels)

@@ -66,8 +66,6 @@ def inputs_of(config: Entry) -> list[Input]:
     return found
 
 
-
-
 def _first_shape(entry: Entry) -> Any:
     """The shape that a layer, or the first layer of a model inside, says of its input; None where it does not."""
     config = entry["config"]

@@ -12,7 +12,7 @@ import numpy as np
 
 from stepstream.formats import keras_activation as activations
 from stepstream.formats import keras_conv, keras_merge, keras_recurrent
-from stepstream.formats.keras_activation import activation, apply_activation
+from stepstream.formats.keras_activation import activation
 from stepstream.formats.keras_build import Array, Blocked, Builder, Layer, Tensor, array, vector
 from stepstream.graph.ir import TimeRole
 from stepstream.graph.streamable import REASONS, blocker

@@ -1,8 +1,8 @@
 """Merge layers, and what becomes of masks in them: the rules differ between the versions that wrote the file.
 
-Facts (Keras sources). Output mask: up to Keras 2 the AND of the masks that are there; Keras 3.0 to 3.3 drop it; from 3.4
-the OR, and none where an input has none. Concatenate counts an unmasked input as true everywhere. From 3.4 Multiply,
-Maximum and Minimum leave masked values out of account.
+Facts (Keras sources). Output mask: up to Keras 2 the AND of the masks that are there; Keras 3.0 to 3.3 drop it; from
+3.4 the OR, and none where an input has none. Concatenate counts an unmasked input as true everywhere. From 3.4
+Multiply, Maximum and Minimum leave masked values out of account.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def elementwise(layer: Layer, build: Builder, xs: list[Tensor]) -> list[Tensor]:
     else:
         y = build.add(layer, "add" if op == "average" else op, xs)
         if op == "average":
-            y = build.add(layer, "standardise", [y], {}, {"mean": np.float32(0), "std": np.float32(len(xs))})
+            y = build.add(layer, "standardise", [y], {}, {"mean": np.array(0.0), "std": np.array(float(len(xs)))})
     return [replace(y, role=role if y.id is None else y.role, mask=mask)]
 
 

@@ -15,14 +15,20 @@ from stepstream.formats.keras_calls import Ref, refs, replace_refs
 from stepstream.formats.keras_inputs import Input, inputs_of
 from stepstream.formats.keras_layers import convert
 from stepstream.formats.keras_masks import Flags, operation
-from stepstream.formats.keras_places import MODELS, is_operation, name_of
+from stepstream.formats.keras_places import MODELS, Nowhere, is_operation, name_of
 from stepstream.formats.reading import LayerInfo, Provenance, Reading
 from stepstream.graph.flatten import unfold
 from stepstream.graph.ir import Graph, TensorSpec, TimeRole
-from stepstream.graph.streamable import Blocker, blocker
+from stepstream.graph.streamable import Blocker
 from stepstream.graph.validate import validate
 
 Entry = Mapping[str, Any]
+# what TensorFlow 1 and the alphas of 2 called them
+ALIASES = {
+    "BatchNormalizationV1": "BatchNormalization", "BatchNormalizationV2": "BatchNormalization", "UnifiedLSTM": "LSTM",
+    "UnifiedGRU": "GRU",
+}  # fmt: skip
+UNKNOWN_KERAS_3 = "the file does not say which Keras 3 wrote it: taken for 3.4 or later"
 RECURRENT = {"LSTM", "GRU", "SimpleRNN", "RNN", "CuDNNLSTM", "CuDNNGRU"}
 
 
@@ -57,7 +63,9 @@ class _Reader:
         specs = [(t.id or "", self.build.specs[t.id or ""]) for t in tensors.values()]
         result = self.model(config, place, [tensors[i.name] for i in found], "")
         outputs = self._outputs(config, result)
-        notes = [f"the file's {p} policy runs in float32" for p in sorted(self.policies - {"float32", "int32", "int64", ""})]
+        notes = [
+            f"the file's {p} policy runs in float32" for p in sorted(self.policies - {"float32", "int32", "int64", ""})
+        ]
         blockers, graph = list(self.blockers.values()), None
         if not blockers:
             graph = Graph(tuple(specs), tuple(self.build.nodes), tuple((n, t.id or "") for n, t in outputs))
@@ -208,7 +216,7 @@ class _Reader:
     def _call(self, entry: Entry, place: Place | None, args: list[Any], kwargs: Any, path: str, index: int) -> Any:
         name = path + name_of(entry)
         if place is None:
-            layer = self._layer(entry, _NONE, name, -1, {})
+            layer = self._layer(entry, _NOWHERE, name, -1, {})
             try:
                 return operation(layer, self.build, args, {k: v for k, v in kwargs.items() if v is not None})
             except Blocked as e:
@@ -226,6 +234,7 @@ class _Reader:
 
     def layer(self, entry: Entry, place: Place, given: Any, kwargs: dict[str, Any], path: str, index: int) -> Any:
         """The outputs of a layer, a wrapper or a model inside, as a structure of tensors."""
+        entry = {**entry, "class_name": ALIASES.get(entry["class_name"], entry["class_name"])}
         kind, name = entry["class_name"], path + name_of(entry)
         xs = list(_tensors(given))
         if any(not isinstance(x, Tensor) for x in xs):
@@ -274,11 +283,14 @@ class _Reader:
             if key == "mask" and isinstance(value, Flags) and not value.wide and len(value.masks) == 1:
                 options["mask"] = value.masks[0]
             elif key == "initial_state":
-                options["initial_state"] = _unlisted(value)
+                options["initial_state"] = value
             else:
                 said = "a tensor" if any(True for _ in _tensors(value)) else repr(value)[:40]
                 wrong.append(f"{key}={said}")
-        return options, f"it is called with {', '.join(wrong)}, which only its training or its code can answer" if wrong else None
+        return (
+            options,
+            f"it is called with {', '.join(wrong)}, which only its training or its code can answer" if wrong else None,
+        )
 
     def _describe(self, layer: Layer) -> None:
         """What a layer says of the whole model. Raises Blocked for weights that are no plain numbers."""
@@ -293,7 +305,9 @@ class _Reader:
         inner = layer.config["layer"]
         (x,) = xs
         if x.role is not TimeRole.SEQUENCE:
-            raise layer.block("it runs over an axis that is not the stream's time", "use it on the stream itself; retrain")
+            raise layer.block(
+                "it runs over an axis that is not the stream's time", "use it on the stream itself; retrain"
+            )
         kind = inner["class_name"]
         self.build.timeless += 1
         try:
@@ -340,33 +354,27 @@ class _Reader:
         if y.id is None:
             return y
         if self.build.specs[y.id].role is TimeRole.STATIC:
-            self._block(Blocker(name, kind, "this output does not depend on the stream", "leave it out; rebuild the model"))
+            self._block(
+                Blocker(name, kind, "this output does not depend on the stream", "leave it out; rebuild the model")
+            )
         elif len(y.shape) > 1:
             self._block(
-                Blocker(name, kind, f"expected an output of one axis a sample, got {y.shape}", "flatten each sample; retrain")
+                Blocker(
+                    name,
+                    kind,
+                    f"expected an output of one axis a sample, got {y.shape}",
+                    "flatten each sample; retrain",
+                )
             )
         elif not y.shape:
-            layer = Layer(kind, name, {}, self.writer, _NONE)
+            layer = Layer(kind, name, {}, self.writer, _NOWHERE)
             return self.build.add(layer, "reshape", [y], {"shape": (1,)})
         return y
 
 
 MAX_DEPTH = 32
+_NOWHERE = Nowhere()
 _RETRAIN = "replace it with standard layers; retrain"
-
-
-class _None:
-    def arrays(self) -> list[Any]:
-        return []
-
-    def layers(self, entries: Sequence[Entry]) -> list[Place]:
-        return [self for _ in entries]
-
-    def wrapped(self, entry: Entry) -> Place:
-        return self
-
-
-_NONE = _None()
 
 
 def _tensors(value: Any) -> Any:
@@ -396,17 +404,15 @@ def _pick(outputs: Any, ref: Ref) -> Any:
         return found[ref.tensor]
     if all(isinstance(y, Tensor) and y.id is None for y in found):
         return found[0]
-    raise ModelFileError(f"expected at most {len(found)} outputs of layer {ref.layer!r}, got one with number {ref.tensor}")
+    raise ModelFileError(
+        f"expected at most {len(found)} outputs of layer {ref.layer!r}, got one with number {ref.tensor}"
+    )
 
 
 def _behind(xs: Sequence[Any]) -> list[Tensor]:
     """What comes out of a layer that blocks: nothing, in the shape of what goes in."""
     first = next((x for x in xs if isinstance(x, Tensor)), Tensor(None, (1,), TimeRole.SEQUENCE))
     return [replace(first, id=None, mask=None)]
-
-
-def _unlisted(value: Any) -> Any:
-    return value
 
 
 def _policy(dtype: Any) -> str:

@@ -14,7 +14,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -23,8 +23,9 @@ from stepstream.formats.hdf5 import Group
 from stepstream.formats.keras_build import Place
 from stepstream.graph.ir import Array, frozen
 
-Entry = Mapping[str, Any]
+Entry = Mapping[Any, Any]
 MODELS = {"Sequential", "Functional", "Model"}
+RAW: Final = object()  # a key that no file can hold: how many arrays Keras 1 wrote for an entry
 OLD_CONTAINER = "_layer_checkpoint_dependencies"
 
 
@@ -54,6 +55,8 @@ def name_of(entry: Entry) -> str:
 def counts(entry: Entry) -> tuple[int, int] | None:
     """How many arrays a layer has, trainable and others; None for a class that nobody here knows."""
     kind, config = entry["class_name"], entry["config"]
+    if entry.get(RAW) is not None:
+        return (entry[RAW], 0)
     if kind in MODELS:
         found = [counts(e) for e in inner_layers(entry)]
         if any(c is None for c in found):
@@ -83,6 +86,15 @@ def _norm(config: Any) -> int:
     return 1 if config.get("rms_scaling") else bool(config.get("scale", True)) + bool(config.get("center", True))
 
 
+WITHOUT = {
+    "InputLayer", "Activation", "Dropout", "SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D",
+    "GaussianDropout", "GaussianNoise", "AlphaDropout", "ActivityRegularization", "Identity", "ReLU", "LeakyReLU",
+    "ELU", "ThresholdedReLU", "Softmax", "Masking", "Rescaling", "Flatten", "Reshape", "Permute", "RepeatVector", "Add",
+    "Subtract", "Multiply", "Average", "Maximum", "Minimum", "Concatenate", "Dot", "MaxPooling1D", "MaxPooling2D",
+    "MaxPooling3D", "AveragePooling1D", "AveragePooling2D", "AveragePooling3D", "GlobalMaxPooling1D",
+    "GlobalMaxPooling2D", "GlobalMaxPooling3D", "GlobalAveragePooling1D", "GlobalAveragePooling2D",
+    "GlobalAveragePooling3D", "ZeroPadding1D", "ZeroPadding2D", "ZeroPadding3D",
+}  # fmt: skip
 _COUNTS: dict[str, Any] = {
     **dict.fromkeys(("LSTM", "GRU", "SimpleRNN"), _biased(2)),
     **dict.fromkeys(("CuDNNLSTM", "CuDNNGRU"), lambda config: (3, 0)),
@@ -94,17 +106,7 @@ _COUNTS: dict[str, Any] = {
     "BatchNormalization": lambda config: (_norm(config), 2),
     "LayerNormalization": lambda config: (_norm(config), 0),
     "Normalization": lambda config: (0, 3 if config.get("mean") is None else 0),
-    **dict.fromkeys(
-        (
-            "InputLayer Activation Dropout SpatialDropout1D SpatialDropout2D SpatialDropout3D GaussianDropout "
-            "GaussianNoise AlphaDropout ActivityRegularization Identity ReLU LeakyReLU ELU ThresholdedReLU Softmax "
-            "Masking Rescaling Flatten Reshape Permute RepeatVector Add Subtract Multiply Average Maximum Minimum "
-            "Concatenate Dot MaxPooling1D MaxPooling2D MaxPooling3D AveragePooling1D AveragePooling2D "
-            "AveragePooling3D GlobalMaxPooling1D GlobalMaxPooling2D GlobalMaxPooling3D GlobalAveragePooling1D "
-            "GlobalAveragePooling2D GlobalAveragePooling3D ZeroPadding1D ZeroPadding2D ZeroPadding3D"
-        ).split(),
-        lambda config: (0, 0),
-    ),
+    **dict.fromkeys(WITHOUT, lambda config: (0, 0)),
 }
 
 
@@ -179,10 +181,12 @@ class Archive:
 
     def _find(self, path: Sequence[str]) -> str | None:
         whole = (*self._path, *path)
+        if self._root.has("/".join(whole)):
+            return "/".join(whole)
         for last in range(len(whole), 0, -1):  # with backslashes, `vars` is still a group of its own
-            for joined in {"/".join(whole), "/".join(["\\".join(whole[:last]), *whole[last:]])}:
-                if self._root.has(joined):
-                    return joined
+            joined = "/".join(["\\".join(whole[:last]), *whole[last:]])
+            if self._root.has(joined):
+                return joined
         return None
 
     def _has(self, path: Sequence[str]) -> bool:
@@ -296,7 +300,10 @@ class ByName:
         if not self._root.has(name) or not self._root.is_group(name):
             return Nowhere()
         group = self._root.group(name)
-        names = [str(n) for n in group.attr("weight_names") or []]
+        written = group.attr("weight_names") or []
+        if not isinstance(written, list):
+            raise ModelFileError(f"{group.where}: expected a list of weight names, got {written!r}")
+        names = [str(n) for n in written]
         return Listed([frozen(group.array(n)) for n in names], names)
 
     def wrapped(self, entry: Entry) -> Place:

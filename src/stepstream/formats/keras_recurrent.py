@@ -27,7 +27,7 @@ SLOTS = {"simple_rnn": 1, "gru": 1, "lstm": 2}
 
 
 def recurrent(layer: Layer, build: Builder, xs: list[Tensor]) -> list[Tensor]:
-    """LSTM, GRU, SimpleRNN, their CuDNN forms and RNN over cells -> the output, and the states where they are asked for."""
+    """LSTM, GRU, SimpleRNN, their CuDNN forms and RNN over cells -> the output, and the states if asked for."""
     config = layer.config
     if config.get("go_backwards"):
         raise layer.block("go_backwards=True reads the stream from its end", "train it in forward direction")
@@ -56,7 +56,9 @@ def recurrent(layer: Layer, build: Builder, xs: list[Tensor]) -> list[Tensor]:
             names = ("initial_h", "initial_c")[: SLOTS[OPS[cell.kind]]]
             weights |= dict(zip(names, states[i], strict=True))
         y = build.add(cell, OPS[cell.kind], [y], params, weights, [] if mask is None else [mask])
-        y = replace(y, shape=(params["units"],), role=TimeRole.SEQUENCE if params["return_sequences"] else TimeRole.LATEST)
+        y = replace(
+            y, shape=(params["units"],), role=TimeRole.SEQUENCE if params["return_sequences"] else TimeRole.LATEST
+        )
         for slot in ("h", "c")[: SLOTS[OPS[cell.kind]]]:
             own = None if y.id is None else state_ref(y.id, slot)
             found.append(Tensor(own, y.shape, TimeRole.LATEST))
@@ -201,5 +203,5 @@ def made_time(layer: Layer) -> Blocker:
         layer.name,
         layer.kind,
         "it makes the time axis inside the model, so that one input holds all samples of a window",
-        "feed the network samples with the time axis already in its input; rebuild it with that input and the same weights",
+        "feed the network samples with the time axis already in its input; rebuild it so with the same weights",
     )

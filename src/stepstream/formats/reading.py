@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from stepstream.graph.ir import Graph, TensorSpec
 from stepstream.graph.streamable import Blocker
@@ -36,3 +36,7 @@ class Reading:
     training_length: int | None
     provenance: Provenance
     notes: tuple[str, ...] = ()
+
+    def noting(self, note: str) -> Reading:
+        """The same, with one more note."""
+        return replace(self, notes=(*self.notes, note))

@@ -1,8 +1,8 @@
 """Flatten -> Dense over a window of n samples, taken apart into a sum that grows sample by sample.
 
-y_t = act(b + sum of W_s g_s(h_s) over s <= t + sum of W_s g_s(0) over s > t): W_s are the kernel's rows for sample s, g_s is
-what stands between (activations, batch normalisation, concatenation). At the last sample that is the original; before
-it, it is what the original gives when the samples to come are zero in front of Flatten.
+y_t = act(b + sum of W_s g_s(h_s) over s <= t + sum of W_s g_s(0) over s > t): W_s are the kernel's rows for sample s, g_s
+is what stands between (activations, batch normalisation, concatenation). At the last sample that is the original;
+before it, it is what the original gives when the samples to come are zero in front of Flatten.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from stepstream.graph.ir import Array, Graph, Node, TensorSpec, TimeRole
-from stepstream.graph.streamable import Blocker, REASONS
+from stepstream.graph.streamable import REASONS, Blocker
 from stepstream.graph.validate import infer
 from stepstream.ops.activation import activate
 
@@ -82,7 +82,13 @@ class _Unfolding:
         self._nodes.append(node)
 
     def _add(
-        self, like: Node, op: str, inputs: Sequence[str], params: Any = None, weights: Any = None, own: str | None = None
+        self,
+        like: Node,
+        op: str,
+        inputs: Sequence[str],
+        params: Any = None,
+        weights: Any = None,
+        own: str | None = None,
     ) -> str:
         """A new node that belongs to the layer of `like`."""
         name, count = own or f"{like.id}.{op}", 0
@@ -90,7 +96,9 @@ class _Unfolding:
             count += 1
             name = f"{like.id}.{op}:{count}"
         self._taken.add(name)
-        node = replace(like, id=name, op=op, inputs=tuple(inputs), params=params or {}, weights=weights or {}, layer_index=-1)
+        node = replace(
+            like, id=name, op=op, inputs=tuple(inputs), params=params or {}, weights=weights or {}, layer_index=-1
+        )
         self._keep(node)
         return name
 

@@ -26,7 +26,7 @@ class TimeRole(StrEnum):
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """A tensor's shape per sample, without batch and time, and its time role. dtype "bool" is a mask: False is masked."""
+    """A tensor's shape per sample, without batch and time, and its time role. dtype "bool": a mask."""
 
     shape: tuple[int, ...]
     role: TimeRole
@@ -75,8 +75,8 @@ class Node:
     layer_index: int = -1
 
     def __post_init__(self) -> None:
-        frozen = {name: frozen(np.asarray(w)) for name, w in self.weights.items()}
-        object.__setattr__(self, "weights", MappingProxyType(frozen))
+        weights = {name: frozen(np.asarray(w)) for name, w in self.weights.items()}
+        object.__setattr__(self, "weights", MappingProxyType(weights))
         object.__setattr__(self, "params", MappingProxyType(dict(self.params)))
 
     def __reduce__(self) -> tuple[Any, ...]:

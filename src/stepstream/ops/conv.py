@@ -13,12 +13,19 @@ from stepstream.ops.dense import project
 from stepstream.ops.op import Op, Weights, params_of, register
 
 
-def _geometry(node: Node, spatial: Sequence[int], size: Sequence[int], dilation: Sequence[int]) -> list[tuple[int, ...]]:
+def _geometry(
+    node: Node, spatial: Sequence[int], size: Sequence[int], dilation: Sequence[int]
+) -> list[tuple[int, ...]]:
     """(output length, padding before, padding after) of each axis; "same" as TensorFlow counts it."""
     strides, padding = params_of(node, "strides", "padding")
-    if not len(spatial) == len(size) == len(strides) == len(dilation) or min((*size, *strides, *dilation), default=0) < 1:
-        raise GraphError(f"layer {node.layer!r}: expected {len(spatial)} sizes and strides from 1, got {size}, {strides}")
-    out = []
+    if (
+        not len(spatial) == len(size) == len(strides) == len(dilation)
+        or min((*size, *strides, *dilation), default=0) < 1
+    ):
+        raise GraphError(
+            f"layer {node.layer!r}: expected {len(spatial)} sizes and strides from 1, got {size}, {strides}"
+        )
+    out: list[tuple[int, ...]] = []
     for length, k, stride, spread in zip(spatial, size, strides, dilation, strict=True):
         reach = (k - 1) * spread + 1
         steps = math.ceil(length / stride) if padding == "same" else (length - reach) // stride + 1
@@ -41,8 +48,10 @@ def _patches(node: Node, x: Array, size: Sequence[int], dilation: Sequence[int],
 
 @register
 class Conv(Op):
-    """params: strides, padding ("valid", "same"), dilation, groups; weights: kernel (*size, channels / groups, filters),
-    bias (filters,). As in every deep-learning framework, this is a cross-correlation."""
+    """params: strides, padding ("valid", "same"), dilation, groups. A cross-correlation, as in all frameworks.
+
+    weights: kernel (*size, channels / groups, filters), bias (filters,).
+    """
 
     name = "conv"
 

@@ -79,16 +79,14 @@ class Concatenate(Op):
 
     def infer(self, node: Node, *xs: TensorSpec) -> TensorSpec:
         (axis,) = params_of(node, "axis")
-        shapes = [list(x.shape) for x in xs]
-        rank = len(shapes[0])
+        shapes, rank = [x.shape for x in xs], len(xs[0].shape)
         if any(len(s) != rank for s in shapes) or not -rank <= axis < 0:
-            raise GraphError(f"layer {node.layer!r}: expected {rank} axes in each, got {[x.shape for x in xs]}")
-        rests = {tuple(s[:axis] + s[axis + rank :][1:] if axis == -rank else s[:axis] + s[axis + 1 or rank :]) for s in shapes}
-        if len(rests) != 1:
+            raise GraphError(f"layer {node.layer!r}: expected {rank} axes in each, got {shapes}")
+        at = axis + rank
+        if len({(*s[:at], *s[at + 1 :]) for s in shapes}) != 1:
             raise GraphError(f"layer {node.layer!r}: expected shapes equal but for axis {axis}, got {shapes}")
-        joined = shapes[0]
-        joined[axis] = sum(x.shape[axis] for x in xs)
-        return TensorSpec(tuple(joined), joint_role(node, *xs))
+        joined = (*shapes[0][:at], sum(s[at] for s in shapes), *shapes[0][at + 1 :])
+        return TensorSpec(joined, joint_role(node, *xs))
 
     def apply(self, node: Node, w: Weights, *xs: Array) -> Array:
         return np.concatenate(xs, axis=node.params["axis"])

@@ -72,7 +72,7 @@ def params_of(node: Node, *names: str) -> tuple[Any, ...]:
 
 
 def joint_role(node: Node, *xs: TensorSpec) -> TimeRole:
-    """The time role of a value made from all of xs; what is known only after the last sample must not meet a sequence."""
+    """The time role of a value made from all of xs. Raises GraphError where the future would come into the past."""
     roles = {x.role for x in xs}
     if {TimeRole.SEQUENCE, TimeRole.LATEST} <= roles:
         raise GraphError(

@@ -48,7 +48,7 @@ class _Recurrent(Op):
     def bias_shape(self, node: Node, units: int) -> tuple[int, ...]:
         return (self.gates * units,)
 
-    slot_names = ("h",)
+    slot_names: tuple[str, ...] = ("h",)
 
     def slots(self, node: Node) -> tuple[StateSlot, ...]:
         shape = (node.params["units"],)
