@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -98,7 +99,7 @@ def _cells(layer: Layer) -> list[Layer]:
                 "use LSTMCell, GRUCell or SimpleRNNCell; retrain",
             )
         count = 3 if config.get("use_bias", True) else 2
-        own = [w for w, _ in zip(weights, range(count), strict=False)]
+        own = list(islice(weights, count))
         out.append(replace(layer, kind=kind, config=config, place=_Fixed(own)))
     if not out or next(weights, None) is not None:
         raise layer.fail("expected the weights of its cells, got another number of arrays")

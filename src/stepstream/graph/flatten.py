@@ -1,7 +1,7 @@
 """Flatten -> Dense over a window of n samples, taken apart into a sum that grows sample by sample.
 
-y_t = act(b + sum of W_s g_s(h_s) over s <= t + sum of W_s g_s(0) over s > t): W_s are the kernel's rows for sample s, g_s
-is what stands between (activations, batch normalisation, concatenation). At the last sample that is the original;
+y_t = act(b + sum of W_s g_s(h_s) over s <= t + sum of W_s g_s(0) over s > t): W_s are the kernel's rows for sample s,
+g_s is what stands between (activations, batch normalisation, concatenation). At the last sample that is the original;
 before it, it is what the original gives when the samples to come are zero in front of Flatten.
 """
 
