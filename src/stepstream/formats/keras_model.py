@@ -336,7 +336,7 @@ class _Reader:
             entries = body if isinstance(body, list) else body["layers"]
             named = [(name_of(entries[-1]), _only(result))]
         elif isinstance(result, Mapping):
-            named = [(str(k), _only(v)) for k, v in result.items()]
+            named = [(str(k), y) for k, v in result.items() for y in _tensors(v)]
         else:
             layers = [r.layer for r in refs(keras_calls.structure(body["output_layers"]))]
             named = list(zip(layers, _tensors(result), strict=True))
