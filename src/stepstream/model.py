@@ -35,6 +35,7 @@ def load(
     scale: tuple[Sequence[float], Sequence[float]] | None = None,
     features: Sequence[str] | None = None,
     classes: Sequence[str] | None = None,
+    architecture: str | Path | None = None,
 ) -> Model:
     """Read a trained model; Keras is not needed and no code from a file is run.
 
@@ -42,10 +43,11 @@ def load(
     training_length: samples per window in training; overrides what the model says.
     scale: (mean, std), each (features,) or one number; (x - mean) / std is applied before the first layer.
     features, classes: names of the inputs and of the outputs.
+    architecture: for a file of weights alone, what `model.to_json()` wrote, as a path or as text.
     Raises ModelFileError for a file that cannot be read, InputError for an argument that does not fit. A model
     with layers that cannot step loads, says so in `check()`, and raises BlockedError when it is used.
     """
-    reading = keras.read(path_or_keras_model)
+    reading = keras.read(path_or_keras_model, architecture)
     if training_length is not None:
         if isinstance(training_length, bool) or not isinstance(training_length, Integral) or training_length < 1:
             raise InputError(f"training_length: expected a whole number from 1, got {training_length!r}")
@@ -129,7 +131,7 @@ class Model:
     @property
     def n_features(self) -> int:
         """Numbers in one sample."""
-        return self.executor.graph.inputs[0][1].shape[0]
+        return self.executor.graph.features
 
     @property
     def output_names(self) -> tuple[str, ...]:

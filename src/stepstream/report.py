@@ -124,27 +124,33 @@ class Report:
 
 def report(model: Model) -> Report:
     reading = model.reading
-    nodes = {n.layer: n for n in reading.graph.nodes} if reading.graph else {}
-    inputs = dict(reading.graph.inputs) if reading.graph else {}
-    specs = validate(reading.graph) if reading.graph else {}
-    layers = [(info.name, info.kind) for info in reading.layers]
-    added = [n.layer for n in nodes.values() if n.layer_index < 0]  # by load(scale=...)
-    at = 1 if layers[0][1] == "InputLayer" else 0
-    layers[at:at] = [(name, "(x - mean) / std") for name in added]
-    rows = []
-    for name, kind in layers:
-        node = nodes.get(name)
-        spec = specs[node.id] if node else inputs.get(name)
-        rows.append(
-            Row(
-                name,
-                kind,
-                str(spec.role) if spec else None,
-                spec.shape if spec else None,
-                {s.name: s.shape for s in REGISTRY[node.op].slots(node)} if node else {},
-                REGISTRY[node.op].multiply_adds(node) if node else 0,
-            )
+    graph = reading.graph
+    specs = validate(graph) if graph else {}
+    nodes = graph.nodes if graph else ()
+    states: dict[str, dict[str, tuple[int, ...]]] = {}
+    costs: dict[str, int] = {}
+    for node in nodes:
+        op, own = REGISTRY[node.op], states.setdefault(node.layer, {})
+        for slot in op.slots(node):
+            own[slot.name if slot.name not in own else f"{node.id} {slot.name}"] = slot.shape
+        cost = op.multiply_adds(node, *(specs[i] for i in node.inputs))
+        costs[node.layer] = costs.get(node.layer, 0) + cost
+    layers = [(i.name, i.kind, i.spec) for i in reading.layers]
+    added = [(n.layer, "(x - mean) / std", specs[n.id]) for n in nodes if n.op == "standardise" and n.layer == n.id]
+    at = sum(kind == "InputLayer" for _, kind, _ in layers[: 1 if layers else 0])
+    known = {name for name, *_ in layers}
+    layers[at:at] = [a for a in added if a[0] not in known]  # by load(scale=...)
+    rows = [
+        Row(
+            name,
+            kind,
+            str(spec.role) if spec and graph else None,
+            spec.shape if spec and graph else None,
+            states.get(name, {}),
+            costs.get(name, 0),
         )
+        for name, kind, spec in layers
+    ]
     ok = reading.graph is not None
     return Report(
         ok=ok,

@@ -82,6 +82,7 @@ def h5(spoil=lambda file: None, model_config=None, write=put, without=(), libver
         file.attrs.create("model_config", text, dtype=h5py.string_dtype())
         file.attrs["keras_version"], file.attrs["backend"] = "2.15.0", "tensorflow"
         root = file.create_group("model_weights")
+        root.attrs["layer_names"] = [b"lstm", b"dense"]
         for layer in ("lstm", "dense"):
             names = [n for n in ARRAYS if n.startswith(layer)]
             root.create_group(layer).attrs["weight_names"] = [n.encode() for n in names]

@@ -31,14 +31,19 @@ Value = str | int | float | list[Any]
 
 
 @contextmanager
-def opened(source: str | Path | bytes, where: str, error: type[StepstreamError] = ModelFileError) -> Iterator[Group]:
+def opened(
+    source: str | Path | bytes,
+    where: str,
+    error: type[StepstreamError] = ModelFileError,
+    most: int = limits.MAX_FILE_BYTES,
+) -> Iterator[Group]:
     """The root group of a file, or of its bytes; all that is wrong with the file becomes one `error` in the block.
 
-    where: how messages name the file. Raises error.
+    where: how messages name the file. most: bytes that it may have. Raises error.
     """
     try:
         with io.BytesIO(source) if isinstance(source, bytes) else regular_file(source) as file:
-            yield Group(_File(file), where, "", ())
+            yield Group(_File(file, most), where, "", ())
     except Refused as e:
         raise error(f"{where}: {str(e)[: limits.MAX_MESSAGE]}") from e
     except OSError as e:
@@ -47,7 +52,11 @@ def opened(source: str | Path | bytes, where: str, error: type[StepstreamError] 
 
 def regular_file(path: str | Path) -> BinaryIO:
     """A file open for reading. A pipe or a device might never end. Raises OSError."""
-    if not stat.S_ISREG(Path(path).stat().st_mode):
+    try:
+        regular = stat.S_ISREG(Path(path).stat().st_mode)
+    except ValueError as e:  # a NUL in its name
+        raise OSError(str(e)) from e
+    if not regular:
         raise OSError("expected a file, got a folder, a pipe or a device")
     return open(path, "rb")
 
@@ -55,8 +64,10 @@ def regular_file(path: str | Path) -> BinaryIO:
 class _File:
     """What all groups of one file share: its meter, its objects by address, and how much was taken from it."""
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: BinaryIO, most: int) -> None:
         self.meter = Meter(file)
+        if self.meter.size > most:
+            raise Refused(f"expected at most {most} bytes, got {self.meter.size}")
         self.heaps: dict[int, Any] = {}
         self.objects: dict[int, Any] = {}
         self.links_left = limits.MAX_LINKS

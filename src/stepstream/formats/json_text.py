@@ -13,6 +13,8 @@ from stepstream.formats import limits
 # A string to its end, or to the end of the text; possessive, so that no text takes more than one pass.
 _TOKEN = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[\[{]|[\]}]|,', re.DOTALL)
 
+_KERAS = {"keras", "keras_core", "tf_keras", "tensorflow"}
+
 
 def parse(
     data: bytes | str, where: str, error: type[StepstreamError] = ModelFileError, most: int = limits.MAX_JSON_BYTES
@@ -27,14 +29,23 @@ def parse(
 
 
 def parse_model(data: bytes | str, where: str) -> dict[str, Any]:
-    """A model's configuration: a JSON object with a bounded number of layers. Raises ModelFileError."""
+    """A model's configuration: a JSON object with a bounded number of layers. Raises ModelFileError.
+
+    A user's own class that is called as one of Keras' is told by its module alone: Keras 3 writes `registered_name` as
+    `class_name` for it, as for a few of its own. It becomes "module>class", as a registered class is written.
+    """
     config = parse(data, where)
     layers, stack = 0, [config]
     while stack:
         value = stack.pop()
-        inner = value.get("config") if isinstance(value, dict) else None
-        layers += isinstance(inner, dict) and "class_name" in value and "name" in inner
         stack += value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+        if not (isinstance(value, dict) and "class_name" in value and isinstance(value.get("config"), dict)):
+            continue
+        layers += "name" in value["config"]
+        module = value.get("module")
+        own = isinstance(module, str) and module.partition(".")[0] not in _KERAS
+        if own and value.get("registered_name") == value["class_name"] and "name" in value["config"]:
+            value["registered_name"] = f"{module}>{value['class_name']}"
     if layers > limits.MAX_LAYERS:
         raise ModelFileError(f"{where}: expected at most {limits.MAX_LAYERS} layers, got {layers}")
     return config

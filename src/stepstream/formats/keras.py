@@ -1,15 +1,12 @@
 """Keras models to graphs, without Keras: `.keras` archives, HDF5 files and models in memory.
 
-A `.keras` file is a zip of metadata.json, config.json and model.weights.h5 (Keras 3 saving format). In the weights
-file a layer is found by its class in snake case with a counter per class, never by its name.
+A `.keras` file is a zip of metadata.json, config.json and model.weights.h5 (Keras 3 saving format; tf.keras from 2.12).
 """
 
 from __future__ import annotations
 
 import json
-import re
 import sys
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,15 +15,16 @@ import numpy as np
 
 from stepstream.errors import InputError, ModelFileError
 from stepstream.formats import archive, hdf5, json_text, keras_h5, limits
-from stepstream.formats.hdf5_meter import Refused
-from stepstream.formats.keras_model import Weights, assemble
+from stepstream.formats.keras_build import Writer
+from stepstream.formats.keras_model import UNKNOWN_KERAS_3, assemble
+from stepstream.formats.keras_places import Archive, Live
 from stepstream.formats.reading import Provenance, Reading
-from stepstream.graph.ir import Array
 
 
-def read(source: Any) -> Reading:
+def read(source: Any, architecture: str | Path | None = None) -> Reading:
     """A path to a `.keras` or `.h5` file (told by content), or a Keras model in memory.
 
+    architecture: for weights alone, the path of what `model.to_json()` wrote, or its text.
     Raises ModelFileError naming the place; layers that cannot step are returned as blockers, all of them.
     """
     if hasattr(source, "get_config") and hasattr(source, "layers"):
@@ -34,24 +32,40 @@ def read(source: Any) -> Reading:
     if not isinstance(source, str | Path):
         raise InputError(f"expected a path or a Keras model, got {type(source).__name__}")
     try:
-        return _read_file(Path(source))
+        return _read_file(Path(source), architecture)
     except ModelFileError as e:
         if len(str(e)) <= limits.MAX_MESSAGE:
             raise
         raise ModelFileError(f"{str(e)[: limits.MAX_MESSAGE]} ...") from e
 
 
-def _read_file(path: Path) -> Reading:
-    try:
-        with hdf5.regular_file(path) as f:
-            head = f.read(8)
-    except OSError as e:
-        raise ModelFileError(f"{path}: {e.strerror or e}") from e
+def _read_file(path: Path, architecture: str | Path | None) -> Reading:
+    head = _head(path)
     if head.startswith(archive.SIGNATURE):
+        if architecture is not None:
+            raise ModelFileError(
+                f"{path}: expected weights alone beside an architecture, got a whole model; leave it out"
+            )
         return _read_archive(path)
     if head == hdf5.SIGNATURE:
-        return keras_h5.read(path)
+        return keras_h5.read(path, None if architecture is None else _architecture(architecture))
     raise ModelFileError(f"{path}: expected a .keras archive or an HDF5 file, got neither; save the model with Keras")
+
+
+def _head(path: Path) -> bytes:
+    try:
+        with hdf5.regular_file(path) as f:
+            return f.read(8)
+    except OSError as e:
+        raise ModelFileError(f"{path}: {e.strerror or e}") from e
+
+
+def _architecture(source: str | Path) -> dict[str, Any]:
+    if isinstance(source, str) and source.lstrip().startswith("{"):
+        return json_text.parse_model(source, "architecture")
+    _head(Path(source))
+    with hdf5.regular_file(source) as f:
+        return json_text.parse_model(f.read(limits.MAX_JSON_BYTES + 1), f"{source}: architecture")
 
 
 def _read_archive(path: Path) -> Reading:
@@ -64,42 +78,13 @@ def _read_archive(path: Path) -> Reading:
         if "metadata.json" in entries.names:
             metadata = json_text.parse(entries.read("metadata.json", limits.MAX_JSON_BYTES), f"{path}: metadata.json")
         data = entries.read("model.weights.h5", limits.MAX_WEIGHT_BYTES)
-    version = str(metadata.get("keras_version", "3"))
-    provenance = Provenance(".keras", f"Keras {version}", metadata.get("date_saved"))
+    said = metadata.get("keras_version")
+    version = said if isinstance(said, str) else None
+    date = metadata.get("date_saved")
+    provenance = Provenance(".keras", f"Keras {version or 3}", date if isinstance(date, str) else None)
     with hdf5.opened(data, f"{path}: model.weights.h5") as file:
-        return assemble(config, _archive_weights(file), version, provenance, str(path))
-
-
-def _archive_weights(file: hdf5.Group) -> Weights:
-    counters: Counter[str] = Counter()
-
-    def weights(entry: Mapping[str, Any]) -> list[Array]:
-        kind = snake_case(entry["class_name"])
-        place = f"layers/{kind}" + (f"_{counters[kind]}" if counters[kind] else "")
-        counters[kind] += 1
-        if not file.is_group(place):
-            return []
-        group = file.group(place)
-        written = (group.group("vars") if group.has("vars") else group).attr("name")
-        if written is not None and written != entry["config"].get("name"):
-            raise ModelFileError(
-                f"expected the weights of layer {entry['config'].get('name')!r} in {place}, got {written!r}'s"
-            )
-        found: list[Array] = []
-        for inner in ("vars", "cell/vars", "layer/vars"):
-            if group.has(inner):
-                found += numbered(group.group(inner))
-        return found
-
-    return weights
-
-
-def numbered(group: hdf5.Group) -> list[Array]:
-    """The arrays "0", "1", ... of a group."""
-    names = group.names()
-    if set(names) != {str(i) for i in range(len(names))}:
-        raise Refused(f"expected arrays 0 to {len(names) - 1}, got {', '.join(sorted(names)[:8])}", group.path)
-    return [group.array(str(i)) for i in range(len(names))]
+        reading = assemble(config, Archive(file, (), None), Writer.parse(version), provenance, str(path))
+    return reading if version else reading.noting(UNKNOWN_KERAS_3)
 
 
 def _read_model(model: Any) -> Reading:
@@ -115,18 +100,9 @@ def _read_model(model: Any) -> Reading:
         )
     # NumPy values in configurations become plain JSON, as in a file
     config = json.loads(json.dumps({"class_name": base.__name__, "config": model.get_config()}, default=_plain))
-    by_name = {layer.name: layer for layer in model.layers}
-    for entry in config["config"]["layers"]:
-        if entry["config"].get("name") in by_name:
-            _name_own_code(by_name[entry["config"]["name"]], entry)
-
-    def weights(entry: Mapping[str, Any]) -> list[Array]:
-        layer = by_name.get(entry["config"].get("name"))
-        if layer is None:
-            return []
-        return [np.asarray(w) for w in layer.get_weights()]
-
-    return assemble(config, weights, version, Provenance("in memory", f"Keras {version}"), "the model")
+    _name_own_code(model, config)
+    provenance = Provenance("in memory", f"Keras {version}")
+    return assemble(config, Live(model), Writer.parse(version), provenance, "the model")
 
 
 def _is_keras(value: Any) -> bool:
@@ -142,18 +118,18 @@ def _name_own_code(layer: Any, entry: dict[str, Any]) -> None:
         function = getattr(layer, key, None)
         if isinstance(config.get(key), str) and callable(function) and not _is_keras(function):
             config[key] = f"{function.__module__}.{config[key]}"
-    if hasattr(layer, "layer") and isinstance(config.get("layer"), dict):
+    if isinstance(config.get("layer"), dict) and hasattr(layer, "layer"):
         _name_own_code(layer.layer, config["layer"])
+    if isinstance(config.get("cell"), dict) and hasattr(layer, "cell"):
+        _name_own_code(layer.cell, config["cell"])
+    for key in ("layers", "cells"):
+        own = {inner.name: inner for inner in getattr(layer, key, None) or []}
+        for inner in config.get(key) or []:
+            if inner["config"].get("name") in own:
+                _name_own_code(own[inner["config"]["name"]], inner)
 
 
 def _plain(value: Any) -> Any:
     if isinstance(value, np.ndarray | np.generic):
         return value.tolist()
     return str(value)
-
-
-def snake_case(name: str) -> str:
-    """Keras' rule for class names: SimpleRNN -> simple_rnn, PReLU -> p_re_lu."""
-    name = re.sub(r"\W+", "", name)
-    name = re.sub("(.)([A-Z][a-z]+)", r"\1_\2", name)
-    return re.sub("([a-z])([A-Z])", r"\1_\2", name).lower()

@@ -1,7 +1,8 @@
-"""Whole models in HDF5: architecture and versions in attributes of the root, weights in groups by layer name.
+"""HDF5 files of Keras: whole models, and weights that need an architecture beside them.
 
 Facts: root attributes model_config, keras_version, backend; group model_weights with `layer_names`, each layer's
-group with `weight_names` (Keras FAQ, "HDF5 format"; the same since Keras 2).
+group with `weight_names` (Keras FAQ, "HDF5 format"; the same since Keras 1). Weights alone have `layer_names` at the
+root, or, as `.weights.h5` of Keras 3, the layout of an archive. Keras 1 writes no version into weights.
 """
 
 from __future__ import annotations
@@ -12,44 +13,67 @@ from typing import Any
 
 from stepstream.errors import ModelFileError
 from stepstream.formats import hdf5, json_text
-from stepstream.formats.keras_model import assemble
+from stepstream.formats.keras_1 import Arrays1, translate
+from stepstream.formats.keras_build import Place, Writer
+from stepstream.formats.keras_model import UNKNOWN_KERAS_3, assemble
+from stepstream.formats.keras_places import Archive, ByName
 from stepstream.formats.reading import Provenance, Reading
-from stepstream.graph.ir import Array
 
 
-def read(path: Path) -> Reading:
-    """A full model written by Keras 3, tf.keras 2.x or Keras 2. Raises ModelFileError."""
+def read(path: Path, architecture: Mapping[str, Any] | None) -> Reading:
+    """architecture: of `model.to_json()`, for weights alone. Raises ModelFileError."""
     where = str(path)
     with hdf5.opened(path, where) as file:
-        if file.attr("model_config") is None or not file.is_group("model_weights"):
+        whole = file.attr("model_config") is not None
+        if whole and architecture is not None:
             raise ModelFileError(
-                f"{path}: expected a whole Keras model, got no model_config (weights alone?); save it with model.save()"
+                f"{path}: expected weights alone beside an architecture, got a whole model; leave it out"
             )
-        root = file.group("model_weights")
-        version = _said(file, root, "keras_version", "1")
-        backend = _said(file, root, "backend", "unknown")
-        if version.startswith("1"):
-            raise ModelFileError(f"{path}: expected a file by Keras 2 or later, got one by Keras {version}")
-        config = json_text.parse_model(str(file.attr("model_config")), f"{path}: model_config")
+        if not whole and architecture is None:
+            raise ModelFileError(
+                f"{path}: expected a whole Keras model, got no model_config (weights alone?); "
+                "save it with model.save(), or give architecture= as model.to_json() wrote it"
+            )
+        root = file.group("model_weights") if file.is_group("model_weights") else file
+        if architecture is None:
+            architecture = json_text.parse_model(str(file.attr("model_config")), f"{path}: model_config")
+            version: str | None = _said(file, root, "keras_version") or "1"
+        else:
+            version = _said(file, root, "keras_version") or _text(architecture.get("keras_version"))
+        backend = _said(file, root, "backend") or _text(architecture.get("backend")) or ""
+        by_name = root.attr("layer_names") is not None
+        if by_name and version is None and not _by_keras_3(architecture):
+            version = "1"
+        writer = Writer.parse(version, backend)
+        place: Place = ByName(root) if by_name else Archive(root, (), None)
+        if writer.keras == 1:
+            try:
+                architecture, place = translate(architecture), Arrays1(place)
+            except (KeyError, TypeError, IndexError, AttributeError, ValueError) as e:
+                raise ModelFileError(
+                    f"{path}: the configuration of Keras 1 is incomplete or not understood: {e!r}"
+                ) from e
+        said = f"Keras {version}" if version else "Keras 3"
+        provenance = Provenance(
+            "HDF5" if whole else "weights and architecture", f"{said}, {backend or 'back end unknown'}"
+        )
+        reading = assemble(architecture, place, writer, provenance, where)
+        return reading if version else reading.noting(UNKNOWN_KERAS_3)
 
-        def weights(entry: Mapping[str, Any]) -> list[Array]:
-            name = entry["config"]["name"]
-            if not root.is_group(name):
-                return []
-            layer = root.group(name)
-            names = layer.attr("weight_names") or []
-            if not isinstance(names, list):
-                raise ModelFileError(f"layer {name!r}: expected a list of weight names, got {names!r}")
-            return [layer.array(str(n)) for n in names]
 
-        provenance = Provenance("HDF5", f"Keras {version}, {backend}")
-        return assemble(config, weights, version, provenance, where)
+def _by_keras_3(architecture: Mapping[str, Any]) -> bool:
+    """to_json() of Keras 3 names no version, but a module."""
+    return "module" in architecture and "keras_version" not in architecture
 
 
-def _said(file: hdf5.Group, root: hdf5.Group, name: str, default: str) -> str:
+def _said(file: hdf5.Group, root: hdf5.Group, name: str) -> str | None:
     """What the writer said of itself: in the root, or where weights alone say it."""
     for group in (file, root):
         value = group.attr(name)
         if value is not None:
             return str(value)
-    return default
+    return None
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None

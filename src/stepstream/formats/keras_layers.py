@@ -1,282 +1,225 @@
-"""One Keras layer configuration and its weights -> one node, or a blocker. Data in, data out.
+"""Keras layers to nodes: which there are, and the plain ones among them. Data in, data out.
 
-File-format facts: `hard_sigmoid` is clip(0.2x + 0.5, 0, 1) up to Keras 2 and relu6(x + 3) / 6 from Keras 3;
-LeakyReLU's slope is `alpha` up to Keras 2 and `negative_slope` from 3 (default 0.3 in both); weights are listed
-in the order in which a layer makes them, trainable ones first.
+File-format facts: weights are listed in the order in which a layer makes them, trainable ones first.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
-from stepstream.errors import ModelFileError
-from stepstream.graph.ir import Array, TimeRole
-from stepstream.graph.streamable import REASONS, Blocker, blocker
-
-Config = Mapping[str, Any]
+from stepstream.formats import keras_activation as activations
+from stepstream.formats import keras_conv, keras_merge, keras_recurrent
+from stepstream.formats.keras_activation import activation
+from stepstream.formats.keras_build import Array, Blocked, Builder, Layer, Tensor, array, vector
+from stepstream.graph.ir import TimeRole
+from stepstream.graph.streamable import REASONS, blocker
 
 IDENTITIES = {
-    "Identity", "Dropout", "SpatialDropout1D", "GaussianDropout", "GaussianNoise", "AlphaDropout",
-    "ActivityRegularization",
+    "Identity", "Dropout", "SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D", "GaussianDropout",
+    "GaussianNoise", "AlphaDropout", "ActivityRegularization",
 }  # fmt: skip
-ACTIVATIONS = {
-    "linear", "tanh", "sigmoid", "hard_sigmoid", "sparse_sigmoid", "relu", "relu6", "leaky_relu", "elu", "celu",
-    "selu", "softplus", "log_sigmoid", "mish", "softsign", "silu", "hard_silu", "gelu", "squareplus",
-    "sparse_plus", "soft_shrink", "hard_shrink", "tanh_shrink", "hard_tanh", "exponential", "softmax",
-    "log_softmax", "sparsemax", "glu",
-}  # fmt: skip
-_ALIASES = {"swish": "silu", "hard_swish": "hard_silu"}
 
 
-class Blocked(Exception):
-    """Raised while converting a layer that cannot step; never leaves the reader."""
-
-    def __init__(self, found: Blocker) -> None:
-        super().__init__(found.reason)
-        self.blocker = found
-
-
-@dataclass(frozen=True)
-class Layer:
-    """A layer as the file describes it; `keras` is the writer's major version, `rank` counts batch and time."""
-
-    kind: str
-    name: str
-    config: Config
-    keras: int
-    role: TimeRole
-    rank: int
-    weights: list[Array] = field(default_factory=list)
-
-    def block(self, reason: str, remedy: str) -> Blocked:
-        return Blocked(Blocker(self.name, self.kind, reason, remedy))
-
-    def number(self, *keys: str, default: float | None) -> Any:
-        """The first of these configuration values that is there; an array written as a config counts."""
-        for key in keys:
-            if key in self.config:
-                value = self.config[key]
-                if isinstance(value, Mapping) and "config" in value:
-                    value = value["config"].get("value")  # Keras 3 writes NumPy values as objects
-                if value is not None and not isinstance(value, int | float):
-                    raise ModelFileError(f"layer {self.name!r}: expected a number for {key!r}, got {value!r}")
-                return value
-        return default
-
-    def named_weights(self, *names: str) -> dict[str, Array]:
-        if len(self.weights) != len(names):
-            raise ModelFileError(
-                f"layer {self.name!r} ({self.kind}): expected {len(names)} weights {list(names)}, "
-                f"got {len(self.weights)} of shapes {[w.shape for w in self.weights]}"
-            )
-        return dict(zip(names, self.weights, strict=True))
-
-    def activation(self, key: str, default: str) -> dict[str, Any]:
-        """The activation under this key as data. Objects of activation layers are taken where they are known."""
-        value = self.config.get(key, default)
-        if isinstance(value, Mapping):
-            inner = value.get("config")
-            if isinstance(inner, str):  # a registered function by name
-                value = inner
-            elif value.get("class_name") in _ACTIVATION_LAYERS and isinstance(inner, Mapping):
-                layer = Layer(value["class_name"], self.name, inner, self.keras, self.role, self.rank)
-                refuse_custom(layer, value)
-                op, params, _ = convert(layer)
-                if op == "activation":
-                    return dict(params["activation"])
-                raise self.block("its activation has weights of its own", "put it into a layer of its own; retrain")
-        value = "linear" if value is None else value
-        name = _ALIASES.get(value, value) if isinstance(value, str) else None
-        if name not in ACTIVATIONS:
-            raise self.block(
-                f"unknown {key} {value!r}: no code from a file is ever run", "use a standard activation; retrain"
-            )
-        if name == "hard_sigmoid" and self.keras < 3:
-            name = "hard_sigmoid_02"
-        return {"name": name}
-
-    def over_last_axis(self, what: str) -> None:
-        axis = self.config.get("axis", -1)
-        axes = [a if a >= 0 else a + self.rank for a in (axis if isinstance(axis, list | tuple) else [axis])]
-        if axes != [self.rank - 1]:
-            raise self.block(
-                f"its {what} runs over axis {axis}, not over the features of one sample alone",
-                "use axis=-1; retrain",
-            )
-
-
-def refuse_custom(layer: Layer, entry: Mapping[str, Any]) -> None:
-    """Raise Blocked for a user's own class, whatever its name: Keras 3 writes a registered name for those alone."""
-    if entry.get("registered_name") is None:
-        return
-    if str(entry.get("module")).startswith(("keras.ops", "keras.src.ops")):
-        raise layer.block("an operation outside a layer is not supported", "use the layer that does the same")
-    raise layer.block(
-        "a class of its own, of which only its code says how it computes, and no code from a file is ever run",
-        "replace it with standard layers; retrain",
-    )
-
-
-Node = tuple[str, dict[str, Any], dict[str, Array]]  # op, params, weights
-
-
-def convert(layer: Layer) -> Node:
+def convert(layer: Layer, build: Builder, xs: list[Tensor]) -> list[Tensor]:
     """Raises Blocked where the layer cannot step and ModelFileError where the file contradicts itself."""
     if layer.kind in IDENTITIES:
-        return "activation", {"activation": {"name": "linear"}}, {}
-    converter = KINDS.get(layer.kind)
-    if converter is None or layer.kind in REASONS:
+        return activations.nothing(layer, build, xs)
+    converter = LAYERS.get(layer.kind)
+    if converter is None:
         raise Blocked(blocker(layer.name, layer.kind))
-    return converter(layer)
+    return converter(layer, build, xs)
 
 
-def _recurrent(layer: Layer) -> Node:
-    config = layer.config
-    if config.get("go_backwards"):
-        raise layer.block("go_backwards=True reads the stream from its end", "train it in forward direction")
-    if config.get("return_state"):
-        raise layer.block("return_state=True is not supported", "return the sequence or the latest value only")
-    if config.get("time_major"):
-        raise layer.block("time_major=True puts time before the batch", "rebuild it with time_major=False")
-    params: dict[str, Any] = {
-        "units": config["units"],
-        "activation": layer.activation("activation", "tanh"),
-        "return_sequences": bool(config.get("return_sequences", False)),
-        "zero_output_for_mask": bool(config.get("zero_output_for_mask", False)),
-    }
-    op = {"SimpleRNN": "simple_rnn", "LSTM": "lstm", "GRU": "gru"}[layer.kind]
-    if op != "simple_rnn":
-        default = "sigmoid" if layer.keras >= 3 else "hard_sigmoid"
-        params["recurrent_activation"] = layer.activation("recurrent_activation", default)
-    names = ("kernel", "recurrent", "bias") if config.get("use_bias", True) else ("kernel", "recurrent")
-    weights = layer.named_weights(*names)
-    if op == "gru":
-        double = "bias" in weights and weights["bias"].ndim == 2
-        params["reset_after"] = bool(config.get("reset_after", double))
-    return op, params, weights
-
-
-def _dense(layer: Layer) -> Node:
+def _dense(layer: Layer, build: Builder, xs: list[Tensor]) -> list[Tensor]:
+    (x,) = xs
     names = ("kernel", "bias") if layer.config.get("use_bias", True) else ("kernel",)
-    params = {"units": layer.config["units"], "activation": layer.activation("activation", "linear")}
-    return "dense", params, layer.named_weights(*names)
+    units, data = layer.config["units"], activation(layer, "activation", "linear")
+    y = build.add(layer, "dense", [vector(layer, x)], {"units": units, "activation": data}, layer.named_weights(*names))
+    return [replace(y, shape=(*x.shape[:-1], units)) if y.id is None else y]
 
 
-def _embedding(layer: Layer) -> Node:
-    if layer.config.get("mask_zero"):
-        raise layer.block("mask_zero=True is not supported", "train with mask_zero=False")
-    if layer.rank != 2:
-        raise layer.block("it takes one index per sample, as inputs (batch, time)", "use one index per sample; retrain")
-    return "embedding", {}, layer.named_weights("table")
+def _embedding(layer: Layer, build: Builder, xs: list[Tensor]) -> list[Tensor]:
+    (x,) = xs
+    y = build.add(layer, "embedding", [x], {}, layer.named_weights("table"))
+    mask = None
+    if layer.config.get("mask_zero") and x.role is TimeRole.SEQUENCE and x.id is not None:
+        if x.shape:
+            raise layer.block("mask_zero=True with several indices a sample", "use one index a sample; retrain")
+        mask = build.mask(layer, "mask_differs", [x.id], {"value": 0.0})
+    return [replace(y, mask=mask, shape=(*x.shape, layer.config["output_dim"]) if y.id is None else y.shape)]
 
 
-def _activation_layer(layer: Layer) -> Node:
-    return "activation", {"activation": layer.activation("activation", "linear")}, {}
+def _masking(layer: Layer, build: Builder, xs: list[Tensor]) -> list[Tensor]:
+    (x,) = xs
+    if x.role is not TimeRole.SEQUENCE or len(x.shape) != 1:
+        raise layer.block("it masks something else than samples of a stream", "mask the samples themselves; retrain")
+    value = float(array(layer, "mask_value", layer.config.get("mask_value", 0.0)))
+    if x.id is None:
+        return [x]
+    mask = build.mask(layer, "mask_differs", [x.id], {"value": value})
+    return [replace(build.add(layer, "where", [x], {"value": 0.0}, masks=[mask]), mask=mask)]
 
 
-def _function(name: str, **options: Any) -> Callable[[Layer], Node]:
-    """An activation layer; options: parameter = (keys in the file..., default)."""
-
-    def build(layer: Layer) -> Node:
-        values = {k: layer.number(*keys[:-1], default=keys[-1]) for k, keys in options.items()}
-        return "activation", {"activation": {"name": name, **values}}, {}
-
-    return build
+def _along(layer: Layer, x: Tensor, weights: dict[str, Array]) -> dict[str, Array]:
+    """Weights of one axis, shaped to broadcast over a sample."""
+    (axis,) = layer.axes(vector(layer, x)) or [-1]
+    return {k: w.reshape(-1, *[1] * (-1 - axis)) for k, w in weights.items()}
 
 
-def _softmax(layer: Layer) -> Node:
-    layer.over_last_axis("softmax")
-    return "activation", {"activation": {"name": "softmax"}}, {}
-
-
-def _prelu(layer: Layer) -> Node:
-    weights = layer.named_weights("alpha")
-    if layer.role is TimeRole.SEQUENCE:
-        if 1 not in (layer.config.get("shared_axes") or []):
-            raise layer.block("it has a slope for every position in time", "use shared_axes=[1]; retrain")
-        weights["alpha"] = weights["alpha"][0]
-    return "prelu", {}, weights
-
-
-def _batch_norm(layer: Layer) -> Node:
-    layer.over_last_axis("normalisation")
+def _batch_norm(layer: Layer, build: Builder, xs: list[Tensor]) -> list[Tensor]:
+    (x,) = xs
     names = [n for n, key in (("gamma", "scale"), ("beta", "center")) if layer.config.get(key, True)]
+    if len(layer.axes(vector(layer, x))) != 1:
+        raise layer.block("it normalises over several axes", "use axis=-1; retrain")
+    weights = layer.named_weights(*names, "mean", "variance")
     params = {"epsilon": layer.number("epsilon", default=1e-3)}
-    return "batch_norm", params, layer.named_weights(*names, "mean", "variance")
+    return [build.add(layer, "batch_norm", [x], params, _along(layer, x, weights))]
 
 
-def _layer_norm(layer: Layer) -> Node:
-    layer.over_last_axis("normalisation")
+def _layer_norm(layer: Layer, build: Builder, xs: list[Tensor]) -> list[Tensor]:
+    (x,) = xs
+    if layer.axes(vector(layer, x)) != [-1]:
+        raise layer.block("it normalises over several axes", "use axis=-1; retrain")
     config = layer.config
     if config.get("rms_scaling"):
         names = ["gamma"]  # and neither centre nor beta
     else:
         names = [n for n, key in (("gamma", "scale"), ("beta", "center")) if config.get(key, True)]
     params = {"epsilon": layer.number("epsilon", default=1e-3), "centre": not config.get("rms_scaling")}
-    return "layer_norm", params, layer.named_weights(*names)
+    return [build.add(layer, "layer_norm", [x], params, layer.named_weights(*names))]
 
 
-def _normalization(layer: Layer) -> Node:
+def _normalization(layer: Layer, build: Builder, xs: list[Tensor]) -> list[Tensor]:
+    (x,) = xs
     axis = layer.config.get("axis", -1)
-    axes = [axis] if isinstance(axis, int) else list(axis or [])
-    if any((a if a >= 0 else a + layer.rank) != layer.rank - 1 for a in axes):
-        raise layer.block(f"its statistics run over axis {axis}, which holds time", "use axis=-1; adapt it again")
+    if axis not in (None, []) and layer.axes(vector(layer, x)) != [-1]:
+        raise layer.block(f"its statistics run over axis {axis}", "use axis=-1; adapt it again")
     mean, variance = layer.config.get("mean"), layer.config.get("variance")
     if mean is None or variance is None:
         found = layer.named_weights("mean", "variance", "count")
         mean, variance = found["mean"], found["variance"]
-    mean, variance = (np.asarray(v, np.float32).reshape(-1) for v in (mean, variance))
+    mean, variance = (array(layer, "mean", v).reshape(-1) for v in (mean, variance))
+    if (variance < 0).any():
+        raise layer.fail("expected a variance from 0")
     std = np.maximum(np.sqrt(variance), np.float32(1e-7))  # Keras' epsilon
+    mask = x.mask if layer.writer.keras >= 3 else None
     if layer.config.get("invert"):
-        return "scale", {}, {"factor": std, "offset": mean}
-    return "standardise", {}, {"mean": mean, "std": std}
+        y = build.add(layer, "scale", [x], {}, {"factor": std, "offset": mean})
+    else:
+        y = build.add(layer, "standardise", [x], {}, {"mean": mean, "std": std})
+    return [replace(y, mask=mask)]
 
 
-def _rescaling(layer: Layer) -> Node:
-    factor, offset = (np.atleast_1d(np.asarray(layer.config[k], np.float32)) for k in ("scale", "offset"))
-    return "scale", {}, {"factor": factor, "offset": offset}
+def _rescaling(layer: Layer, build: Builder, xs: list[Tensor]) -> list[Tensor]:
+    (x,) = xs
+    factor, offset = (np.atleast_1d(array(layer, k, layer.config[k])) for k in ("scale", "offset"))
+    y = build.add(layer, "scale", [x], {}, {"factor": factor, "offset": offset})
+    return [replace(y, mask=x.mask if layer.writer.keras >= 3 else None)]
 
 
-def _time_distributed(layer: Layer) -> Node:
-    inner = layer.config["layer"]
-    kind, config = inner["class_name"], inner["config"]
-    if kind in {"LSTM", "GRU", "SimpleRNN", "Embedding"}:
-        raise layer.block(f"it wraps {kind}, which would need a stream inside every sample", _POINTWISE)
-    wrapped = Layer(kind, layer.name, config, layer.keras, TimeRole.STATIC, layer.rank - 1, layer.weights)
-    try:
-        refuse_custom(wrapped, inner)
-        return convert(wrapped)
-    except Blocked as e:
-        raise Blocked(Blocker(layer.name, f"TimeDistributed({kind})", e.blocker.reason, e.blocker.remedy)) from None
+def _flatten(layer: Layer, build: Builder, xs: list[Tensor]) -> list[Tensor]:
+    (x,) = xs
+    if layer.config.get("data_format", "channels_last") not in {None, "channels_last"}:
+        raise layer.block('data_format="channels_first" is not supported', 'use "channels_last"; retrain')
+    return [_joined(layer, build, x) if x.role is TimeRole.SEQUENCE else _reshaped(layer, build, x, (_size(x),))]
 
 
-_POINTWISE = "wrap only layers that work on one sample, such as Dense"
+def _joined(layer: Layer, build: Builder, x: Tensor) -> Tensor:
+    """All samples of a window in one vector."""
+    if build.time is None:
+        raise Blocked(replace(blocker(layer.name, "Flatten"), kind=layer.kind))
+    y = build.add(layer, "flatten", [x], {"n": build.time})
+    return replace(y, shape=(build.time * _size(x),), role=TimeRole.LATEST, mask=None)
 
-_ACTIVATION_LAYERS: dict[str, Callable[[Layer], Node]] = {
-    "ReLU": _function(
-        "relu", max_value=("max_value", None), negative_slope=("negative_slope", 0.0), threshold=("threshold", 0.0)
-    ),
-    "LeakyReLU": _function("leaky_relu", negative_slope=("negative_slope", "alpha", 0.3)),
-    "ELU": _function("elu", alpha=("alpha", 1.0)),
-    "ThresholdedReLU": _function("thresholded_relu", theta=("theta", 1.0)),
-    "Softmax": _softmax,
-    "PReLU": _prelu,
-    "Activation": _activation_layer,
-}
-KINDS: dict[str, Callable[[Layer], Node]] = {
-    "LSTM": _recurrent,
-    "GRU": _recurrent,
-    "SimpleRNN": _recurrent,
+
+def _size(x: Tensor) -> int:
+    return int(np.prod(x.shape))
+
+
+def _reshaped(layer: Layer, build: Builder, x: Tensor, shape: tuple[int, ...]) -> Tensor:
+    y = x if shape == x.shape else build.add(layer, "reshape", [x], {"shape": shape})
+    made = keras_recurrent.made_time(layer) if len(shape) > len(x.shape) else None
+    return replace(y, shape=shape, mask=None, made_by=made)
+
+
+def _reshape(layer: Layer, build: Builder, xs: list[Tensor]) -> list[Tensor]:
+    (x,) = xs
+    target = list(layer.config["target_shape"])
+    if target.count(-1) > 1 or any(isinstance(n, bool) or not isinstance(n, int) or n == 0 for n in target):
+        raise layer.fail(f"expected a shape, got {target}")
+    size = _size(x)
+    if x.role is not TimeRole.SEQUENCE:
+        return [_reshaped(layer, build, x, _filled(layer, target, size))]
+    if build.time is not None:
+        target = list(_filled(layer, target, build.time * size))
+        if target == [build.time * size]:
+            return [_joined(layer, build, x)]
+    if not target or target[0] not in {build.time or -1, -1} or int(np.prod(target[1:])) != size:
+        raise Blocked(blocker(layer.name, layer.kind))
+    return [_reshaped(layer, build, x, tuple(target[1:]))]
+
+
+def _filled(layer: Layer, target: list[int], size: int) -> tuple[int, ...]:
+    """The shape with its -1 resolved."""
+    known = int(np.prod([n for n in target if n != -1]))
+    if known < 1 or size % known or (-1 not in target and known != size):
+        raise layer.fail(f"expected a shape for {size} values, got {target}")
+    return tuple(size // known if n == -1 else n for n in target)
+
+
+def _permute(layer: Layer, build: Builder, xs: list[Tensor]) -> list[Tensor]:
+    (x,) = xs
+    dims = list(layer.config["dims"])
+    timed = x.role is TimeRole.SEQUENCE
+    if sorted(dims) != list(range(1, len(x.shape) + 1 + timed)):
+        raise layer.fail(f"expected an order of {len(x.shape) + timed} axes, got {dims}")
+    if timed and dims[0] != 1:
+        raise Blocked(blocker(layer.name, layer.kind))
+    axes = tuple(d - 1 - timed for d in dims[timed:])
+    y = build.add(layer, "transpose", [x], {"axes": axes})
+    return [replace(y, mask=None, made_by=keras_recurrent.made_time(layer))]
+
+
+def _repeat(layer: Layer, build: Builder, xs: list[Tensor]) -> list[Tensor]:
+    """A value without time accompanies every sample anyway."""
+    (x,) = xs
+    if x.role is not TimeRole.STATIC or build.timeless:
+        raise Blocked(blocker(layer.name, layer.kind))
+    n = layer.config["n"]
+    if build.time is not None and n != build.time:
+        raise layer.block(f"it repeats {n} times, and the stream's windows have {build.time} samples", "use one length")
+    return [replace(x, role=TimeRole.SEQUENCE)]
+
+
+Converter = Callable[[Layer, Builder, list[Tensor]], list[Tensor]]
+
+LAYERS: dict[str, Converter] = {
+    **dict.fromkeys(("LSTM", "GRU", "SimpleRNN", "CuDNNLSTM", "CuDNNGRU", "RNN"), keras_recurrent.recurrent),
+    **activations.LAYERS,
     "Dense": _dense,
     "Embedding": _embedding,
+    "Masking": _masking,
     "BatchNormalization": _batch_norm,
     "LayerNormalization": _layer_norm,
     "Normalization": _normalization,
     "Rescaling": _rescaling,
-    "TimeDistributed": _time_distributed,
-    **_ACTIVATION_LAYERS,
+    "Flatten": _flatten,
+    "Reshape": _reshape,
+    "Permute": _permute,
+    "RepeatVector": _repeat,
+    **dict.fromkeys(keras_merge.ELEMENTWISE, keras_merge.elementwise),
+    "Concatenate": keras_merge.concatenate,
+    "Dot": keras_merge.dot,
+    **{f"{k}{n}D": keras_conv.convolution for k in ("Conv", "DepthwiseConv", "SeparableConv") for n in (1, 2, 3)},
+    **{
+        f"{k}{n}D": keras_conv.pooling
+        for k in ("MaxPooling", "AveragePooling", "GlobalMaxPooling", "GlobalAveragePooling")
+        for n in (1, 2, 3)
+    },
+    **{f"ZeroPadding{n}D": keras_conv.zero_padding for n in (1, 2, 3)},
 }
+# blocked wherever they stand, or where they meet time
+assert not set(REASONS) & IDENTITIES

@@ -2,197 +2,417 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Mapping
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from stepstream.errors import GraphError, ModelFileError
-from stepstream.formats.keras_layers import Blocked, Layer, convert, refuse_custom
+from stepstream.formats import keras_calls
+from stepstream.formats.keras_activation import CUSTOM
+from stepstream.formats.keras_build import Blocked, Builder, Layer, Place, Tensor, Writer
+from stepstream.formats.keras_calls import Ref, refs, replace_refs
+from stepstream.formats.keras_inputs import Input, inputs_of
+from stepstream.formats.keras_layers import convert
+from stepstream.formats.keras_masks import Flags, operation
+from stepstream.formats.keras_places import MODELS, Nowhere, is_operation, name_of
 from stepstream.formats.reading import LayerInfo, Provenance, Reading
-from stepstream.graph.ir import Array, Graph, Node, TensorSpec, TimeRole
+from stepstream.graph.flatten import unfold
+from stepstream.graph.ir import Graph, TensorSpec, TimeRole
 from stepstream.graph.streamable import Blocker
 from stepstream.graph.validate import validate
 
-Weights = Callable[[Mapping[str, Any]], list[Array]]  # layer entry -> arrays, in the order of the file
+Entry = Mapping[str, Any]
+# what TensorFlow 1 and the alphas of 2 called them
+ALIASES = {
+    "BatchNormalizationV1": "BatchNormalization", "BatchNormalizationV2": "BatchNormalization", "UnifiedLSTM": "LSTM",
+    "UnifiedGRU": "GRU",
+}  # fmt: skip
+UNKNOWN_KERAS_3 = "the file does not say which Keras 3 wrote it: taken for 3.4 or later"
+RECURRENT = {"LSTM", "GRU", "SimpleRNN", "RNN", "CuDNNLSTM", "CuDNNGRU"}
 
 
-def parse_json(data: bytes | str, where: str) -> Any:
+def assemble(config: Entry, place: Place, writer: Writer, provenance: Provenance, where: str) -> Reading:
+    """A model configuration and the place of its weights -> Reading. Raises ModelFileError."""
     try:
-        value = json.loads(data)
-    except (ValueError, RecursionError) as e:
-        raise ModelFileError(f"{where}: not valid JSON: {e}") from e
-    if not isinstance(value, dict):
-        raise ModelFileError(f"{where}: expected a JSON object, got {type(value).__name__}")
-    return value
-
-
-def assemble(config: Mapping[str, Any], weights: Weights, version: str, provenance: Provenance, where: str) -> Reading:
-    """A model configuration and a way to find weights -> Reading. Shared by all Keras formats."""
-    try:
-        return _assemble(config, weights, version, provenance)
-    except (KeyError, TypeError, IndexError, AttributeError) as e:
+        return _Reader(writer).read(config, place, provenance)
+    except (KeyError, TypeError, IndexError, AttributeError, ValueError, OverflowError) as e:
+        if isinstance(e, ModelFileError | GraphError):
+            raise ModelFileError(f"{where}: {e}") from e
         raise ModelFileError(f"{where}: the model configuration is incomplete or not understood: {e!r}") from e
-    except ModelFileError as e:
-        raise ModelFileError(f"{where}: {e}") from e
-    except GraphError as e:
-        raise ModelFileError(f"{where}: {e}") from e
 
 
-def _assemble(config: Mapping[str, Any], weights: Weights, version: str, provenance: Provenance) -> Reading:
-    keras = int(version.partition(".")[0])
-    kind, body = config["class_name"], config["config"]
-    entries = body if isinstance(body, list) else body["layers"]
-    blockers: list[Blocker] = []
-    if kind == "Sequential":
-        sources, outputs = _chain(entries), None
-    elif kind in {"Functional", "Model"}:
-        sources, outputs = _functional(body, blockers)
-    else:
-        raise ModelFileError(f"expected a Sequential or Functional model, got {kind!r}")
+class _Reader:
+    """Goes through a model's layers in the order in which they can be computed."""
 
-    shape = _input_shape(body, entries)
-    embeds = any(e["class_name"] == "Embedding" for e in entries)
-    notes: list[str] = []
-    input_name, spec, rank = _input(entries, shape, embeds, blockers)
-    rank_in = rank
-    roles: dict[str, tuple[TimeRole, int]] = {input_name: (TimeRole.SEQUENCE, rank)}
-    nodes: list[Node] = []
-    index, stateful, policies = -1, False, set()
-    for entry in entries:
-        name = entry["config"]["name"]
-        inner = entry["config"]
-        policies.add(_policy(inner.get("dtype")))
-        arrays = weights(entry)
-        if entry["class_name"] == "InputLayer":
-            index += kind != "Sequential"  # Sequential.layers leaves it out
-            continue
-        index += 1
-        source = sources.get(name) or input_name
-        role, rank = roles.get(source, (TimeRole.SEQUENCE, 3))
-        stateful |= bool(inner.get("stateful"))
-        layer = Layer(entry["class_name"], name, inner, keras, role, rank, arrays)
+    def __init__(self, writer: Writer) -> None:
+        self.writer = writer
+        self.build = Builder(writer)
+        self.blockers: dict[str, Blocker] = {}
+        self.layers: dict[str, LayerInfo] = {}
+        self.stateful = False
+        self.policies: set[str] = set()
+
+    def read(self, config: Entry, place: Place, provenance: Provenance) -> Reading:
+        if config.get("registered_name") not in {None, config["class_name"]} or config["class_name"] not in MODELS:
+            raise ModelFileError(f"expected a Sequential or Functional model, got {config['class_name']!r}")
+        found = inputs_of(config)
+        length = self._lengths(found)
+        self.build.time = length
+        tensors = {i.name: self._input(i) for i in found}
+        specs = [(t.id or "", self.build.specs[t.id or ""]) for t in tensors.values()]
+        result = self.model(config, place, [tensors[i.name] for i in found], "")
+        outputs = self._outputs(config, result)
+        notes = [
+            f"the file's {p} policy runs in float32" for p in sorted(self.policies - {"float32", "int32", "int64", ""})
+        ]
+        blockers, graph = list(self.blockers.values()), None
+        if not blockers:
+            graph = Graph(tuple(specs), tuple(self.build.nodes), tuple((n, t.id or "") for n, t in outputs))
+            kinds = {name: info.kind for name, info in self.layers.items()}
+            graph, blockers = unfold(graph, kinds)
+        if graph is not None:
+            validate(graph)
+        known = None if self.stateful or length is None or length < 2 else length
+        layers = tuple(self.layers.values())
+        return Reading(graph, layers, tuple(blockers), known, provenance, tuple(notes))
+
+    def _lengths(self, found: Sequence[Input]) -> int | None:
+        """Samples a window, if the inputs agree on it."""
+        if not any(i.role is TimeRole.SEQUENCE for i in found):
+            first = found[0]
+            self._block(
+                Blocker(
+                    first.name,
+                    "InputLayer",
+                    f"expected an input (batch, time, features), got {first.shape_text}",
+                    "feed samples with a time axis and a known number of features; rebuild or retrain",
+                )
+            )
+        for i in found:
+            if i.unknown:
+                self._block(
+                    Blocker(
+                        i.name, "InputLayer", f"expected a known number of features, got {i.shape_text}",
+                        "give the input's last axes a size; rebuild it with the same weights",
+                    )
+                )  # fmt: skip
+        lengths = {i.time for i in found if i.role is TimeRole.SEQUENCE and i.time is not None}
+        if len(lengths) > 1:
+            self._block(
+                Blocker(
+                    found[0].name,
+                    "InputLayer",
+                    f"its inputs have {' and '.join(map(str, sorted(lengths)))} samples a window: two streams of "
+                    "different speed",
+                    "give all inputs the same number of samples; retrain",
+                )
+            )
+        return min(lengths, default=None)
+
+    def _input(self, found: Input) -> Tensor:
+        x = self.build.input(found.name, TensorSpec(found.shape, found.role))
+        if found.name not in self.layers:
+            self.layers[found.name] = LayerInfo(found.name, "InputLayer", TensorSpec(found.shape, found.role))
+        return replace(x, id=None) if found.unknown else x
+
+    def _block(self, found: Blocker) -> None:
+        self.blockers.setdefault(found.layer, found)
+
+    # a model: its layers in order
+
+    def model(self, entry: Entry, place: Place, given: Any, path: str) -> Any:
+        """A structure of output tensors. given: the input tensors, in the model's order or by name."""
+        body = entry["config"]
+        if entry["class_name"] == "Sequential" or isinstance(body, list):
+            return self._sequential(body if isinstance(body, list) else body["layers"], place, given, path)
+        return self._functional(body, place, given, path)
+
+    def _sequential(self, entries: Sequence[Entry], place: Place, given: Any, path: str) -> Any:
+        x = _only(given)
+        entries = [e for e in entries if e["class_name"] != "InputLayer"]
+        places = place.layers(entries)
+        names = [name_of(e) for e in entries]
+        if len(set(names)) != len(names):
+            raise ModelFileError(f"expected a name of its own for each layer, got {names}")
+        for i, (entry, own) in enumerate(zip(entries, places, strict=True)):
+            x = self.layer(entry, own, [x], {}, path, -1 if path else i)
+        return x
+
+    def _functional(self, body: Entry, place: Place, given: Any, path: str) -> Any:
+        entries = [e for e in body["layers"] if not is_operation(e)]
+        places = dict(zip([name_of(e) for e in entries], place.layers(entries), strict=True))
+        indices = {name_of(e): i for i, e in enumerate(entries)}
+        if len(indices) != len(entries):
+            raise ModelFileError("expected a name of its own for each layer, got two layers of one name")
+        everything = {name_of(e): e for e in body["layers"]}
+        calls = {
+            (name, i): keras_calls.parse(call)
+            for name, e in everything.items()
+            if e["class_name"] != "InputLayer"
+            for i, call in enumerate(e.get("inbound_nodes") or [])
+        }
+        number = self._numbering(everything, calls)
+        values: dict[tuple[str, int], Any] = self._given(body, given)
+        waiting: dict[tuple[str, int], set[tuple[str, int]]] = {}
+        users: dict[tuple[str, int], list[tuple[str, int]]] = {}
+        for key, call in calls.items():
+            needed = {(r.layer, number[r.layer](r.call, False)) for r in refs([call.args, call.kwargs])} - set(values)
+            waiting[key] = needed
+            for source in needed:
+                users.setdefault(source, []).append(key)
+        ready = deque(key for key, needed in waiting.items() if not needed)
+        while ready:
+            key = ready.popleft()
+            entry, call = everything[key[0]], calls[key]
+            call = replace_refs(list(call), lambda r: _pick(values[r.layer, number[r.layer](r.call, False)], r))
+            values[key] = self._call(entry, places.get(key[0]), call[0], call[1], path, indices.get(key[0], -1))
+            for user in users.get(key, []):
+                waiting[user].discard(key)
+                if not waiting[user]:
+                    ready.append(user)
+        left = [key[0] for key in waiting if key not in values]
+        if left:
+            raise ModelFileError(f"layer {left[0]!r}: expected inputs from other layers, got a circle or a gap")
+
+        def output(ref: Ref) -> Any:
+            key = (ref.layer, number[ref.layer](ref.call, True))
+            if key not in values:
+                raise ModelFileError(f"expected an output of layer {ref.layer!r}, got call {ref.call} of it")
+            return _pick(values[key], ref)
+
+        return replace_refs(keras_calls.structure(body["output_layers"]), output)
+
+    def _numbering(self, entries: Mapping[str, Entry], calls: Mapping[tuple[str, int], Any]) -> Any:
+        seen: dict[str, list[int]] = {}
+        for call in calls.values():
+            for ref in refs([call.args, call.kwargs]):
+                if ref.layer not in entries:
+                    raise ModelFileError(f"expected a layer of the model, got {ref.layer!r}")
+                seen.setdefault(ref.layer, []).append(ref.call)
+        count = dict.fromkeys(entries, 0)
+        for name, _ in calls:
+            count[name] += 1
+        return {
+            name: keras_calls.renumber(e, max(1, count[name]), seen.get(name, []), self.writer.keras)
+            for name, e in entries.items()
+        }
+
+    def _given(self, body: Entry, given: Any) -> dict[tuple[str, int], Any]:
+        """The model's inputs as outputs of its input layers."""
+        wanted = keras_calls.structure(body["input_layers"])
+        if isinstance(wanted, Mapping) and isinstance(given, Mapping) and set(wanted) == set(given):
+            pairs = [(wanted[k], given[k]) for k in wanted]
+        else:
+            tensors = list(_tensors(given))
+            found = list(refs(wanted))
+            if len(found) != len(tensors):
+                raise ModelFileError(f"expected {len(found)} inputs, got {len(tensors)}")
+            pairs = list(zip(found, tensors, strict=True))
+        return {(ref.layer, 0): [tensor] for ref, tensor in pairs}
+
+    # one call of one layer
+
+    def _call(self, entry: Entry, place: Place | None, args: list[Any], kwargs: Any, path: str, index: int) -> Any:
+        name = path + name_of(entry)
+        if place is None:
+            layer = self._layer(entry, _NOWHERE, name, -1, {})
+            try:
+                return operation(layer, self.build, args, {k: v for k, v in kwargs.items() if v is not None})
+            except Blocked as e:
+                self._block(e.blocker)
+                return _behind(list(_tensors(args)))
+        if not args:
+            args = [list(_tensors(kwargs))]
+        kwargs = dict(kwargs)
+        if entry["class_name"] in RECURRENT and len(args) > 1:
+            kwargs.setdefault("initial_state", args[1])
+        elif len(args) > 1:
+            self._block(Blocker(name, entry["class_name"], "it is called with several arguments", _RETRAIN))
+        structure = args[0]
+        return self.layer(entry, place, structure, kwargs, path, -1 if path else index)
+
+    def layer(self, entry: Entry, place: Place, given: Any, kwargs: dict[str, Any], path: str, index: int) -> Any:
+        """The outputs of a layer, a wrapper or a model inside, as a structure of tensors."""
+        entry = {**entry, "class_name": ALIASES.get(entry["class_name"], entry["class_name"])}
+        kind, name = entry["class_name"], path + name_of(entry)
+        xs = list(_tensors(given))
+        if any(not isinstance(x, Tensor) for x in xs):
+            raise ModelFileError(f"layer {name!r}: expected numbers, got the flags of a mask")
+        if not xs:
+            raise ModelFileError(f"layer {name!r}: expected inputs, got none")
+        options, problem = self._options(kwargs)
+        layer = self._layer(entry, place, name, index, options)
+        ys: list[Tensor] = []
         try:
-            if _policy(inner.get("dtype")).startswith(("int8", "int4", "float8")):
-                raise layer.block("its weights are quantised", "save the model before quantising it")
-            refuse_custom(layer, entry)
-            op, params, named = convert(layer)
+            if problem:
+                raise layer.block(problem, "call it without; rebuild the model with the same weights")
+            if entry.get("registered_name") not in {None, kind}:
+                raise layer.block(CUSTOM, "replace it with standard layers; retrain")
+            if kind in MODELS:
+                return self._inner(entry, place, given, name, xs[0])
+            self._describe(layer)
+            ys = self._time_distributed(layer, xs) if kind == "TimeDistributed" else convert(layer, self.build, xs)
         except Blocked as e:
-            if not any(b.layer == name for b in blockers):
-                blockers.append(e.blocker)
-            roles[name] = (role, rank)
-            continue
-        if op in {"lstm", "gru", "simple_rnn"} and not params["return_sequences"]:
-            roles[name] = (TimeRole.LATEST, 2)
-        else:
-            roles[name] = (role, 3 if op == "embedding" else rank)
-        nodes.append(Node(name, op, (source,), params, named, name, index))
-    for policy in sorted(policies - {"float32", "int32", "int64", ""}):
-        notes.append(f"the file's {policy} policy runs in float32")
-    layers = tuple(LayerInfo(e["config"]["name"], e["class_name"]) for e in entries)
-    length = None if shape is None or stateful else shape[1]
-    length = length if isinstance(length, int) and length > 1 and rank_in == 3 - embeds else None
-    if blockers:
-        return Reading(None, layers, tuple(blockers), length, provenance, tuple(notes))
-    outputs = outputs or [entries[-1]["config"]["name"]]
-    graph = Graph(((input_name, spec),), tuple(nodes), tuple((o, o) for o in outputs))
-    validate(graph)
-    return Reading(graph, layers, (), length, provenance, tuple(notes))
+            self._block(e.blocker)
+            ys = _behind(xs)
+        if name not in self.layers:
+            self.layers[name] = LayerInfo(name, kind, TensorSpec(ys[0].shape, self._role(ys[0])) if ys[0].id else None)
+        return ys
 
+    def _role(self, y: Tensor) -> TimeRole:
+        return self.build.specs[y.id].role if y.id is not None else y.role
 
-def _chain(entries: list[Any]) -> dict[str, str]:
-    names = [e["config"]["name"] for e in entries]
-    return dict(zip(names[1:], names[:-1], strict=True))
+    def _inner(self, entry: Entry, place: Place, given: Any, name: str, x: Tensor) -> Any:
+        if not self.build.timeless and len(name.split("/")) > MAX_DEPTH:
+            raise ModelFileError(f"expected models at most {MAX_DEPTH} deep, got more")
+        result = self.model(entry, place, given, name + "/")
+        return result if isinstance(result, list | Mapping) else [result]
 
+    def _layer(self, entry: Entry, place: Place, name: str, index: int, options: dict[str, Any]) -> Layer:
+        config = entry["config"]
+        return Layer(entry["class_name"], name, config, self.writer, place, options, index)
 
-def _functional(body: Mapping[str, Any], blockers: list[Blocker]) -> tuple[dict[str, str], list[str]]:
-    sources: dict[str, str] = {}
-    for entry in body["layers"]:
-        name, kind = entry["config"]["name"], entry["class_name"]
-        calls = entry.get("inbound_nodes", [])
-        if kind == "InputLayer":
-            continue
-        found = [list(_tensors(call)) for call in calls]
-        reason = None
-        if len(calls) != 1:
-            reason = f"it is called {len(calls)} times; shared layers are not supported"
-        elif len(found[0]) != 1:
-            reason = f"it takes {len(found[0])} tensors; merging branches is not supported"
-        elif options := _options(calls[0]):
-            reason = f"it is called with {', '.join(options)}, which only its training or its code can answer"
-        if reason:
-            blockers.append(Blocker(name, kind, reason, "rebuild the model as one chain of layers from one input"))
-        if found and found[0]:
-            sources[name] = found[0][0]
-    outputs = body["output_layers"]
-    outputs = [outputs] if isinstance(outputs[0], str) else outputs
-    outputs = list(outputs.values()) if isinstance(outputs, dict) else outputs
-    return sources, [o[0] for o in outputs]
-
-
-def _tensors(call: Any) -> Iterator[str]:
-    """The layers whose outputs a call takes: Keras 3 writes objects, Keras 2 writes [name, node, tensor, kwargs]."""
-    if isinstance(call, Mapping):
-        if call.get("class_name") == "__keras_tensor__":
-            yield call["config"]["keras_history"][0]
-        else:
-            for value in call.values():
-                yield from _tensors(value)
-    elif isinstance(call, list):
-        if len(call) >= 3 and isinstance(call[0], str) and isinstance(call[1], int):
-            yield call[0]
-            yield from _tensors(call[3:])
-        else:
-            for value in call:
-                yield from _tensors(value)
-
-
-def _options(call: Any) -> list[str]:
-    """Keyword arguments of a call that change what a layer does, such as training=True."""
-    if isinstance(call, Mapping):
-        options = call.get("kwargs", {})
-    else:
-        options = call[0][3] if isinstance(call[0], list) and len(call[0]) > 3 else {}
-    return [f"{key}={value!r}" for key, value in options.items() if value is not None and value is not False]
-
-
-def _input_shape(body: Any, entries: list[Any]) -> list[int | None] | None:
-    for entry in entries[:1]:
-        shape = entry["config"].get("batch_shape") or entry["config"].get("batch_input_shape")
-        if shape is not None:
-            return list(shape)
-    built = body.get("build_input_shape") if isinstance(body, Mapping) else None
-    return None if built is None else list(built)
-
-
-def _input(
-    entries: list[Any], shape: list[int | None] | None, embeds: bool, blockers: list[Blocker]
-) -> tuple[str, TensorSpec, int]:
-    first = entries[0]
-    is_input = first["class_name"] == "InputLayer"
-    name = first["config"]["name"] if is_input else "input"
-    inputs = [e["config"]["name"] for e in entries if e["class_name"] == "InputLayer"]
-    for extra in inputs[1:]:
-        blockers.append(
-            Blocker(extra, "InputLayer", "several inputs are not supported", "rebuild the model with one input")
+    def _options(self, kwargs: Mapping[str, Any]) -> tuple[dict[str, Any], str | None]:
+        """What a call says beside its inputs: what is understood, and what is wrong with the rest."""
+        options: dict[str, Any] = {}
+        wrong = []
+        for key, value in kwargs.items():
+            if value is None or (key == "training" and value is False):
+                continue
+            if key == "mask" and isinstance(value, Flags) and not value.wide and len(value.masks) == 1:
+                options["mask"] = value.masks[0]
+            elif key == "initial_state":
+                options["initial_state"] = value
+            else:
+                said = "a tensor" if any(True for _ in _tensors(value)) else repr(value)[:40]
+                wrong.append(f"{key}={said}")
+        return (
+            options,
+            f"it is called with {', '.join(wrong)}, which only its training or its code can answer" if wrong else None,
         )
-    if shape is None:
-        raise ModelFileError(
-            "the model was saved before it was built: its input shape is unknown; call it once and save"
-        )
-    if embeds and len(shape) == 2:
-        return name, TensorSpec((1,), TimeRole.SEQUENCE), 2
-    if len(shape) != 3 or shape[2] is None:
-        blockers.insert(
-            0,
-            Blocker(
-                name,
-                "InputLayer",
-                f"expected an input (batch, time, features), got {tuple(shape)}",
-                "feed samples with a time axis and a known number of features; rebuild or retrain",
-            ),
-        )
-        return name, TensorSpec((shape[-1] or 1,), TimeRole.SEQUENCE), len(shape)
-    return name, TensorSpec((shape[2],), TimeRole.SEQUENCE), 3
+
+    def _describe(self, layer: Layer) -> None:
+        """What a layer says of the whole model. Raises Blocked for weights that are no plain numbers."""
+        policy = _policy(layer.config.get("dtype"))
+        self.policies.add(policy)
+        self.stateful |= bool(layer.config.get("stateful"))
+        if policy.startswith(("int8", "int4", "float8")) or layer.config.get("quantization_config") is not None:
+            raise layer.block("its weights are quantised", "save the model before quantising it")
+
+    def _time_distributed(self, layer: Layer, xs: list[Tensor]) -> list[Tensor]:
+        """The layer inside, on samples that have no time of their own."""
+        inner = layer.config["layer"]
+        (x,) = xs
+        if x.role is not TimeRole.SEQUENCE:
+            raise layer.block(
+                "it runs over an axis that is not the stream's time", "use it on the stream itself; retrain"
+            )
+        kind = inner["class_name"]
+        self.build.timeless += 1
+        try:
+            sample = replace(x, role=TimeRole.STATIC, mask=None, made_by=None)
+            place = layer.place.wrapped(inner)
+            if inner.get("registered_name") not in {None, kind}:
+                raise layer.block(CUSTOM, "replace it with standard layers; retrain")
+            if kind in MODELS:
+                y = _only(self.model(inner, place, [sample], layer.name + "/"))
+            elif kind == "TimeDistributed":
+                raise layer.block("one TimeDistributed inside another has two times", "use one; retrain")
+            else:
+                wrapped = Layer(kind, layer.name, inner["config"], self.writer, place, {}, layer.index)
+                y = convert(wrapped, self.build, [sample])[0]
+        except Blocked as e:
+            found = e.blocker
+            raise Blocked(replace(found, layer=layer.name, kind=f"TimeDistributed({kind})")) from None
+        finally:
+            self.build.timeless -= 1
+        return [replace(y, role=TimeRole.SEQUENCE, mask=layer.kwargs.get("mask", x.mask), made_by=None)]
+
+    def _outputs(self, config: Entry, result: Any) -> list[tuple[str, Tensor]]:
+        """(name, tensor) for each output of the model."""
+        body = config["config"]
+        if config["class_name"] == "Sequential":
+            entries = body if isinstance(body, list) else body["layers"]
+            named = [(name_of(entries[-1]), _only(result))]
+        elif isinstance(result, Mapping):
+            named = [(str(k), y) for k, v in result.items() for y in _tensors(v)]
+        else:
+            layers = [r.layer for r in refs(keras_calls.structure(body["output_layers"]))]
+            named = list(zip(layers, _tensors(result), strict=True))
+        out: list[tuple[str, Tensor]] = []
+        for name, y in named:
+            own, count = name, 0
+            while any(own == n for n, _ in out):
+                count += 1
+                own = f"{name}_{count}"
+            out.append((own, self._output(name, y)))
+        return out
+
+    def _output(self, name: str, y: Tensor) -> Tensor:
+        kind = self.layers[name].kind if name in self.layers else "output"
+        if y.id is None:
+            return y
+        if self.build.specs[y.id].role is TimeRole.STATIC:
+            self._block(
+                Blocker(name, kind, "this output does not depend on the stream", "leave it out; rebuild the model")
+            )
+        elif len(y.shape) > 1:
+            self._block(
+                Blocker(
+                    name,
+                    kind,
+                    f"expected an output of one axis a sample, got {y.shape}",
+                    "flatten each sample; retrain",
+                )
+            )
+        elif not y.shape:
+            layer = Layer(kind, name, {}, self.writer, _NOWHERE)
+            return self.build.add(layer, "reshape", [y], {"shape": (1,)})
+        return y
+
+
+MAX_DEPTH = 32
+_NOWHERE = Nowhere()
+_RETRAIN = "replace it with standard layers; retrain"
+
+
+def _tensors(value: Any) -> Any:
+    """All tensors and flags of a structure, dictionaries by key."""
+    if isinstance(value, Mapping):
+        if value.get("class_name") not in {"__numpy__", "__tensor__"}:
+            for key in sorted(value):
+                yield from _tensors(value[key])
+    elif isinstance(value, list):
+        for v in value:
+            yield from _tensors(v)
+    elif value is not None and not isinstance(value, str | int | float):
+        yield value
+
+
+def _only(value: Any) -> Tensor:
+    found = list(_tensors(value))
+    if len(found) != 1:
+        raise ModelFileError(f"expected one tensor, got {len(found)}")
+    return found[0]
+
+
+def _pick(outputs: Any, ref: Ref) -> Any:
+    """One output of a call."""
+    found = list(_tensors(outputs)) if isinstance(outputs, list | Mapping) else [outputs]
+    if ref.tensor < len(found):
+        return found[ref.tensor]
+    if all(isinstance(y, Tensor) and y.id is None for y in found):
+        return found[0]
+    raise ModelFileError(
+        f"expected at most {len(found)} outputs of layer {ref.layer!r}, got one with number {ref.tensor}"
+    )
+
+
+def _behind(xs: Sequence[Any]) -> list[Tensor]:
+    """What comes out of a layer that blocks: nothing, in the shape of what goes in."""
+    first = next((x for x in xs if isinstance(x, Tensor)), Tensor(None, (1,), TimeRole.SEQUENCE))
+    return [replace(first, id=None, mask=None)]
 
 
 def _policy(dtype: Any) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 # The whole file
 MAX_WEIGHT_BYTES = 2**32  # recurrent models are megabytes; 4 GiB of float32 is what a large server still loads
+MAX_FILE_BYTES = 2**33  # of a model in HDF5: its weights, and the optimiser's copies of them, which are not read
 MAX_STATE_BYTES = 2**30  # a million streams of 250 floats; no state file is larger
 MAX_SCALE_BYTES = 2**20  # two numbers per feature: a megabyte is tens of thousands of features
 FREE_BYTES = 2**24  # what any file, however small, may expand to: below 16 MiB nothing hurts

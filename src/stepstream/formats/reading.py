@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from stepstream.graph.ir import Graph
+from stepstream.graph.ir import Graph, TensorSpec
 from stepstream.graph.streamable import Blocker
 
 
 @dataclass(frozen=True)
 class LayerInfo:
-    """One layer of the file as its author knows it."""
+    """One layer of the file as its author knows it. spec: what comes out, or None where it blocks."""
 
     name: str
     kind: str
+    spec: TensorSpec | None = None
 
 
 @dataclass(frozen=True)
@@ -35,3 +36,7 @@ class Reading:
     training_length: int | None
     provenance: Provenance
     notes: tuple[str, ...] = ()
+
+    def noting(self, note: str) -> Reading:
+        """The same, with one more note."""
+        return replace(self, notes=(*self.notes, note))

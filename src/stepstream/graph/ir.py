@@ -26,27 +26,45 @@ class TimeRole(StrEnum):
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """A tensor's shape per sample, without batch and time, and its time role."""
+    """A tensor's shape per sample, without batch and time, and its time role. dtype "bool": a mask."""
 
     shape: tuple[int, ...]
     role: TimeRole
-
-
-@dataclass(frozen=True)
-class StateSlot:
-    """One named part of a node's state, shape without batch; starts at zero."""
-
-    name: str
-    shape: tuple[int, ...]
+    dtype: str = "float32"
 
     @property
     def size(self) -> int:
         return int(np.prod(self.shape))
 
 
+@dataclass(frozen=True)
+class StateSlot:
+    """One named part of a node's state, shape without batch; starts at zero, or at the weight called `initial`."""
+
+    name: str
+    shape: tuple[int, ...]
+    initial: str | None = None
+
+    @property
+    def size(self) -> int:
+        return int(np.prod(self.shape))
+
+
+MASK = "#mask"  # as a node's input: the mask that the caller gives with a sample, if any
+
+
+def state_ref(node: str, slot: str) -> str:
+    """As a node's input: the newest value of an earlier node's state slot, a `latest` tensor."""
+    return f"{node}#{slot}"
+
+
 @dataclass(frozen=True, eq=False)
 class Node:
-    """One op. `layer` and `layer_index` say which layer of the file it came from (index in `model.layers`)."""
+    """One op. inputs: ids of graph inputs or earlier nodes, MASK, or `state_ref`s.
+
+    `layer` and `layer_index` say which layer of the file it came from (index in `model.layers`, -1 inside another
+    model).
+    """
 
     id: str
     op: str
@@ -57,8 +75,8 @@ class Node:
     layer_index: int = -1
 
     def __post_init__(self) -> None:
-        frozen = {name: _frozen(w) for name, w in self.weights.items()}
-        object.__setattr__(self, "weights", MappingProxyType(frozen))
+        weights = {name: frozen(np.asarray(w)) for name, w in self.weights.items()}
+        object.__setattr__(self, "weights", MappingProxyType(weights))
         object.__setattr__(self, "params", MappingProxyType(dict(self.params)))
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -68,11 +86,24 @@ class Node:
 
 @dataclass(frozen=True, eq=False)
 class Graph:
-    """Inputs and nodes in topological order, and the named outputs (name, node id)."""
+    """Inputs and nodes in topological order, and the named outputs (name, node id).
+
+    A sample is one row: the values of all inputs side by side, in this order.
+    """
 
     inputs: tuple[tuple[str, TensorSpec], ...]
     nodes: tuple[Node, ...]
     outputs: tuple[tuple[str, str], ...]
+
+    @property
+    def features(self) -> int:
+        """Numbers in one sample."""
+        return sum(spec.size for _, spec in self.inputs)
+
+    @property
+    def window(self) -> int | None:
+        """For a network that ends after a fixed number of samples (Flatten): how many; else None."""
+        return max((n.params["n"] for n in self.nodes if n.op == "position"), default=None)
 
     def to_json(self) -> str:
         """The architecture as JSON, weights by shape and SHA-256 of their little-endian float32 bytes."""
@@ -99,11 +130,16 @@ class Graph:
         renamed = {name: f"input{i}" for i, (name, _) in enumerate(self.inputs)}
         renamed |= {n.id: f"node{i}" for i, n in enumerate(self.nodes)}
         data = json.loads(self.to_json())
-        data["inputs"] = [[renamed[i], *rest] for i, *rest in data["inputs"]]
+
+        def rename(ref: str) -> str:
+            node, mark, slot = ref.rpartition("#") if ref not in renamed else (ref, "", "")
+            return renamed.get(node, node) + mark + slot
+
+        data["inputs"] = [[rename(i), *rest] for i, *rest in data["inputs"]]
         for node in data["nodes"]:
-            node["id"] = renamed[node["id"]]
-            node["inputs"] = [renamed[i] for i in node["inputs"]]
-        data["outputs"] = [renamed[i] for _, i in data["outputs"]]
+            node["id"] = rename(node["id"])
+            node["inputs"] = [rename(i) for i in node["inputs"]]
+        data["outputs"] = [rename(i) for _, i in data["outputs"]]
         return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
 
     def __eq__(self, other: object) -> bool:
@@ -113,7 +149,10 @@ class Graph:
         return hash(self.to_json())
 
 
-def _frozen(weight: Array) -> Array:
+def frozen(weight: Array) -> Array:
+    """A read-only float32 copy; the same array where it is one already, so that layers can share it."""
+    if weight.dtype == np.float32 and weight.flags.owndata and weight.flags.c_contiguous and not weight.flags.writeable:
+        return weight
     copy = np.array(weight, dtype=np.float32, order="C")  # a copy: later training must not reach it
     copy.setflags(write=False)
     return copy

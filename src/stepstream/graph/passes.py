@@ -17,32 +17,39 @@ def drop_identities(graph: Graph) -> Graph:
     alias: dict[str, str] = {}
     kept = []
     for node in graph.nodes:
-        source = alias.get(node.inputs[0], node.inputs[0])
+        sources = tuple(alias.get(i, i) for i in node.inputs)
         if node.op == "activation" and node.params["activation"]["name"] == "linear":
-            alias[node.id] = source
+            alias[node.id] = sources[0]
         else:
-            kept.append(replace(node, inputs=(source,)))
+            kept.append(replace(node, inputs=sources))
     return Graph(graph.inputs, tuple(kept), tuple((name, alias.get(i, i)) for name, i in graph.outputs))
 
 
 def scale_input(graph: Graph, mean: Sequence[float], std: Sequence[float]) -> Graph:
-    """Put (x - mean) / std in front of the first layer; both (features,) or one number for all."""
-    name, spec = graph.inputs[0]
+    """Put (x - mean) / std behind every input; both (features,) over all inputs side by side, or one number for all."""
     arrays = []
     for label, values in (("mean", mean), ("std", std)):
-        array = float32(values, f"{spec.shape[0]} numbers for {label} of scale")
+        array = float32(values, f"{graph.features} numbers for {label} of scale")
         if array.ndim == 0:
-            array = np.broadcast_to(array, spec.shape)
-        if array.shape != spec.shape or not np.isfinite(array).all():
-            raise InputError(f"scale: expected {spec.shape[0]} finite numbers for {label}, got {values!r}")
+            array = np.broadcast_to(array, (graph.features,))
+        if array.shape != (graph.features,) or not np.isfinite(array).all():
+            raise InputError(f"scale: expected {graph.features} finite numbers for {label}, got {values!r}")
         arrays.append(array)
     if (arrays[1] <= 0).any():
         raise InputError(f"scale: expected standard deviations above zero, got {std!r}; use 1 for a constant feature")
-    if any(n.op == "embedding" and n.inputs[0] == name for n in graph.nodes):
-        raise InputError("scale: the model takes indices, which cannot be scaled")
-    own = "scale"
-    while any(own == n.id for n in graph.nodes) or own == name:
-        own += "_"
-    first = Node(own, "standardise", (name,), {}, {"mean": arrays[0], "std": arrays[1]}, own)
-    moved = tuple(replace(n, inputs=tuple(own if i == name else i for i in n.inputs)) for n in graph.nodes)
-    return Graph(graph.inputs, (first, *moved), graph.outputs)
+    taken = {n.id for n in graph.nodes} | {name for name, _ in graph.inputs}
+    moved: dict[str, str] = {}
+    first, at = [], 0
+    for name, spec in graph.inputs:
+        if any(n.op == "embedding" and n.inputs[0] == name for n in graph.nodes):
+            raise InputError("scale: the model takes indices, which cannot be scaled")
+        own = "scale"
+        while own in taken:
+            own += "_"
+        taken.add(own)
+        weights = {k: a[at : at + spec.size].reshape(spec.shape) for k, a in zip(("mean", "std"), arrays, strict=True)}
+        first.append(Node(own, "standardise", (name,), {}, weights, own))
+        moved[name] = own
+        at += spec.size
+    nodes = tuple(replace(n, inputs=tuple(moved.get(i, i) for i in n.inputs)) for n in graph.nodes)
+    return Graph(graph.inputs, (*first, *nodes), tuple((n, moved.get(i, i)) for n, i in graph.outputs))

@@ -288,10 +288,5 @@ def replace_file(path: str | Path, write: Callable[[h5py.File], None]) -> None:
 def opened(path: str | Path) -> Iterator[Group]:
     """The file for reading; all that is wrong with it becomes StateError."""
     where = f"{path}: not a readable state file"
-    try:
-        if Path(path).stat().st_size > limits.MAX_STATE_BYTES:
-            raise StateError(f"{where}: expected at most {limits.MAX_STATE_BYTES} bytes, got more")
-    except OSError as e:
-        raise StateError(f"{where}: {e.strerror}") from e
-    with hdf5.opened(Path(path), where, StateError) as file:
+    with hdf5.opened(Path(path), where, StateError, limits.MAX_STATE_BYTES) as file:
         yield file

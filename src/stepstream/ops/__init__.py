@@ -1,6 +1,19 @@
 """The ops: one file per family, each with parameters, state, NumPy step and NumPy whole."""
 
-from stepstream.ops import activation, dense, embedding, normalise, recurrent
+from stepstream.ops import activation, conv, dense, embedding, mask, merge, normalise, position, recurrent, shape
 from stepstream.ops.op import REGISTRY, Op
 
-__all__ = ["REGISTRY", "Op", "activation", "dense", "embedding", "normalise", "recurrent"]
+__all__ = [
+    "REGISTRY",
+    "Op",
+    "activation",
+    "conv",
+    "dense",
+    "embedding",
+    "mask",
+    "merge",
+    "normalise",
+    "position",
+    "recurrent",
+    "shape",
+]

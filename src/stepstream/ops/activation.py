@@ -212,12 +212,13 @@ class Activation(Op):
 
     name = "activation"
 
-    def infer(self, node: Node, x: TensorSpec) -> TensorSpec:
+    def infer(self, node: Node, *xs: TensorSpec) -> TensorSpec:
         (activation,) = params_of(node, "activation")
+        (x,) = xs
         return TensorSpec(activated_shape(node, activation, x.shape), x.role)
 
-    def apply(self, node: Node, w: Weights, x: Array) -> Array:
-        return activate(node.params["activation"], x)
+    def apply(self, node: Node, w: Weights, *xs: Array) -> Array:
+        return activate(node.params["activation"], xs[0])
 
 
 @register
@@ -226,7 +227,8 @@ class PReLU(Op):
 
     name = "prelu"
 
-    def infer(self, node: Node, x: TensorSpec) -> TensorSpec:
+    def infer(self, node: Node, *xs: TensorSpec) -> TensorSpec:
+        (x,) = xs
         alpha = node.weights["alpha"].shape if "alpha" in node.weights else None
         if (
             alpha is None
@@ -236,5 +238,6 @@ class PReLU(Op):
             raise GraphError(f"layer {node.layer!r}: expected alpha of shape {x.shape}, got {alpha}")
         return x
 
-    def apply(self, node: Node, w: Weights, x: Array) -> Array:
+    def apply(self, node: Node, w: Weights, *xs: Array) -> Array:
+        (x,) = xs
         return np.where(x > 0, x, w["alpha"] * x)

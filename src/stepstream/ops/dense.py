@@ -25,7 +25,8 @@ class Dense(Op):
 
     name = "dense"
 
-    def infer(self, node: Node, x: TensorSpec) -> TensorSpec:
+    def infer(self, node: Node, *xs: TensorSpec) -> TensorSpec:
+        (x,) = xs
         units, activation = params_of(node, "units", "activation")
         if not x.shape:
             raise GraphError(f"layer {node.layer!r}: expected a vector per sample, got a single number")
@@ -34,9 +35,9 @@ class Dense(Op):
             self.expect(node, "bias", (units,))
         return TensorSpec(activated_shape(node, activation, (*x.shape[:-1], units)), x.role)
 
-    def multiply_adds(self, node: Node) -> int:
-        return node.weights["kernel"].size
+    def multiply_adds(self, node: Node, *xs: TensorSpec) -> int:
+        return node.weights["kernel"].size * int(np.prod(xs[0].shape[:-1]))
 
-    def apply(self, node: Node, w: Weights, x: Array) -> Array:
-        z = project(x, w["kernel"])
+    def apply(self, node: Node, w: Weights, *xs: Array) -> Array:
+        z = project(xs[0], w["kernel"])
         return activate(node.params["activation"], z + w["bias"] if "bias" in w else z)

@@ -1,4 +1,4 @@
-"""Embedding: an index per sample to a vector."""
+"""Embedding: an index to a vector."""
 
 from __future__ import annotations
 
@@ -11,24 +11,23 @@ from stepstream.ops.op import Op, Weights, register
 
 @register
 class Embedding(Op):
-    """weights: table (indices, features). The input is one index a sample, as a float that is a whole number."""
+    """weights: table (indices, features). The input holds indices, floats that are whole numbers; others give NaN."""
 
     name = "embedding"
 
-    def infer(self, node: Node, x: TensorSpec) -> TensorSpec:
+    def infer(self, node: Node, *xs: TensorSpec) -> TensorSpec:
         table = node.weights.get("table")
-        if x.shape != (1,) or table is None or table.ndim != 2:
+        (x,) = xs
+        if table is None or table.ndim != 2:
             got = None if table is None else table.shape
-            raise GraphError(
-                f"layer {node.layer!r}: expected one index per sample and a table (indices, features), "
-                f"got samples {x.shape} and a table {got}"
-            )
+            raise GraphError(f"layer {node.layer!r}: expected a table (indices, features), got {got}")
         if table.shape[0] > 2**24:
             raise GraphError(f"layer {node.layer!r}: float32 holds indices up to 2**24, got {table.shape[0]}")
-        return TensorSpec((table.shape[1],), x.role)
+        return TensorSpec((*x.shape, table.shape[1]), x.role)
 
-    def apply(self, node: Node, w: Weights, x: Array) -> Array:
-        index = np.nan_to_num(x[..., 0], nan=0, posinf=0, neginf=0).astype(np.int64)
+    def apply(self, node: Node, w: Weights, *xs: Array) -> Array:
+        (x,) = xs
+        index = np.nan_to_num(x, nan=0, posinf=0, neginf=0).astype(np.int64)
         y = w["table"][np.clip(index, 0, len(w["table"]) - 1)]
-        valid = (x[..., 0] == index) & (index >= 0) & (index < len(w["table"]))
-        return np.where(valid[..., None], y, np.asarray(np.nan, y.dtype))
+        valid = (x == index) & (index >= 0) & (index < len(w["table"]))
+        return np.where(valid[..., None], y, y.dtype.type(np.nan))

@@ -7,11 +7,14 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import DTypeLike
 
-from stepstream.graph.ir import Array, Graph, StateSlot, TimeRole
+from stepstream.graph.ir import MASK, Array, Graph, Node, StateSlot, TimeRole, state_ref
 from stepstream.graph.validate import validate
 from stepstream.ops import REGISTRY
+from stepstream.ops.op import State
 
 ARITHMETIC_ID = "numpy-1"
+
+Values = dict[str, Array | None]
 
 
 class NumpyExecutor:
@@ -24,13 +27,21 @@ class NumpyExecutor:
         self.dtype = np.dtype(dtype)
         self._specs = validate(graph)
         self._weights = {n.id: {k: w.astype(self.dtype, copy=False) for k, w in n.weights.items()} for n in graph.nodes}
+        self._own = [REGISTRY[n.op].slots(n) for n in graph.nodes]
         self.slots: tuple[tuple[str, StateSlot], ...] = tuple(
-            (n.id, slot) for n in graph.nodes for slot in REGISTRY[n.op].slots(n)
+            (n.id, slot) for n, own in zip(graph.nodes, self._own, strict=True) for slot in own
         )
         self.state_size = sum(slot.size for _, slot in self.slots)
 
     def initial_state(self, streams: int) -> Array:
-        return np.zeros((streams, self.state_size), self.dtype)
+        """(streams, state_size)."""
+        rows = np.zeros((streams, self.state_size), self.dtype)
+        at = 0
+        for node, slot in self.slots:
+            if slot.initial is not None:
+                rows[:, at : at + slot.size] = self._weights[node][slot.initial].reshape(-1)
+            at += slot.size
+        return rows
 
     def step(self, x: Array, state: Array, mask: Array | None = None) -> tuple[tuple[Array, ...], Array]:
         """One sample of each stream.
@@ -38,29 +49,77 @@ class NumpyExecutor:
         x (streams, features), state (streams, state_size), mask bool (streams,) or None ->
         one (streams, outputs) array for each output, and the new state. Nothing is changed in place.
         """
-        values: dict[str, Array] = {self.graph.inputs[0][0]: np.ascontiguousarray(x, self.dtype)}
+        values: Values = {MASK: mask}
+        x, at = np.asarray(x, self.dtype), 0
+        for name, spec in self.graph.inputs:
+            values[name] = np.ascontiguousarray(x[:, at : at + spec.size]).reshape(-1, *spec.shape)
+            at += spec.size
         parts: list[Array] = []
         at = 0
         with np.errstate(all="ignore"):  # overflow to the same non-finite value is equality
-            for node in self.graph.nodes:
-                op = REGISTRY[node.op]
-                slots = []
-                for slot in op.slots(node):
-                    slots.append(np.ascontiguousarray(state[:, at : at + slot.size]).reshape(-1, *slot.shape))
+            for node, slots in zip(self.graph.nodes, self._own, strict=True):
+                old = []
+                for slot in slots:
+                    old.append(np.ascontiguousarray(state[:, at : at + slot.size]).reshape(-1, *slot.shape))
                     at += slot.size
-                values[node.id], new = op.step(node, self._weights[node.id], values[node.inputs[0]], tuple(slots), mask)
+                xs = tuple(values[i] for i in node.inputs)
+                values[node.id], new = REGISTRY[node.op].step(node, self._weights[node.id], xs, tuple(old))
+                self._publish(values, node, new)
                 parts += [s.reshape(len(x), -1) for s in new]
         row = np.concatenate(parts, axis=1) if parts else state.copy()
-        return tuple(values[source] for _, source in self.graph.outputs), row
+        return self._outputs(values), row
 
     def whole(self, x: Array, mask: Array | None = None) -> tuple[Array, ...]:
         """The model's ordinary pass: x (streams, time, features) -> for each output (streams, outputs) of
-        a `latest` one or (streams, time, outputs) of a `sequence`."""
-        values: dict[str, Array] = {self.graph.inputs[0][0]: np.ascontiguousarray(x, self.dtype)}
+        a `latest` one or (streams, time, outputs) of a `sequence`. Inputs without time are taken from the last sample.
+        """
+        values: Values = {MASK: mask}
+        x, at = np.asarray(x, self.dtype), 0
+        streams, time = x.shape[:2]
+        for name, spec in self.graph.inputs:
+            columns = x[..., at : at + spec.size]
+            at += spec.size
+            if spec.role is TimeRole.SEQUENCE:
+                values[name] = np.ascontiguousarray(columns).reshape(streams, time, *spec.shape)
+            else:
+                values[name] = np.ascontiguousarray(columns[:, -1]).reshape(streams, *spec.shape)
+        state, at = self.initial_state(streams), 0
         with np.errstate(all="ignore"):
-            for node in self.graph.nodes:
-                values[node.id] = REGISTRY[node.op].whole(node, self._weights[node.id], values[node.inputs[0]], mask)
-        return tuple(values[source] for _, source in self.graph.outputs)
+            for node, slots in zip(self.graph.nodes, self._own, strict=True):
+                xs = tuple(values[i] for i in node.inputs)
+                if not slots:
+                    values[node.id] = self._apply(node, xs, streams, time)
+                    continue
+                old = []
+                for slot in slots:
+                    old.append(state[:, at : at + slot.size].reshape(-1, *slot.shape))
+                    at += slot.size
+                values[node.id], new = REGISTRY[node.op].whole(node, self._weights[node.id], xs, tuple(old))
+                self._publish(values, node, new)
+        return self._outputs(values)
+
+    def _apply(self, node: Node, xs: tuple[Array | None, ...], streams: int, time: int) -> Array:
+        """A stateless op on every sample; what has no time accompanies each of them."""
+        op, weights = REGISTRY[node.op], self._weights[node.id]
+        if self._specs[node.id].role is not TimeRole.SEQUENCE:
+            return op.apply(node, weights, *xs)
+        rows = []
+        for source, x in zip(node.inputs, xs, strict=True):
+            if x is not None and self._specs[source].role is not TimeRole.SEQUENCE:
+                x = np.repeat(x, time, axis=0)
+            elif x is not None:
+                x = x.reshape(streams * time, *x.shape[2:])
+            rows.append(x)
+        y = op.apply(node, weights, *rows)
+        return y if y is None else y.reshape(streams, time, *y.shape[1:])
+
+    def _publish(self, values: Values, node: Node, state: State) -> None:
+        for slot, value in zip(REGISTRY[node.op].slots(node), state, strict=True):
+            values[state_ref(node.id, slot.name)] = value
+
+    def _outputs(self, values: Values) -> tuple[Array, ...]:
+        found = [values[source] for _, source in self.graph.outputs]
+        return tuple(y for y in found if y is not None)
 
     def last(self, x: Array, mask: Array | None = None) -> tuple[Array, ...]:
         """The whole pass at its last position: (streams, outputs) for each output."""

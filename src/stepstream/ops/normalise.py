@@ -15,7 +15,8 @@ class _PerSample(Op):
     required: tuple[str, ...] = ()
     optional: tuple[str, ...] = ()
 
-    def infer(self, node: Node, x: TensorSpec) -> TensorSpec:
+    def infer(self, node: Node, *xs: TensorSpec) -> TensorSpec:
+        (x,) = xs
         for name in (*self.required, *self.optional):
             if name not in node.weights and name in self.optional:
                 continue
@@ -36,7 +37,8 @@ class Scale(_PerSample):
     name = "scale"
     required = ("factor", "offset")
 
-    def apply(self, node: Node, w: Weights, x: Array) -> Array:
+    def apply(self, node: Node, w: Weights, *xs: Array) -> Array:
+        (x,) = xs
         return x * w["factor"] + w["offset"]
 
 
@@ -47,7 +49,8 @@ class Standardise(_PerSample):
     name = "standardise"
     required = ("mean", "std")
 
-    def apply(self, node: Node, w: Weights, x: Array) -> Array:
+    def apply(self, node: Node, w: Weights, *xs: Array) -> Array:
+        (x,) = xs
         return (x - w["mean"]) / w["std"]
 
 
@@ -59,11 +62,12 @@ class BatchNorm(_PerSample):
     required = ("mean", "variance")
     optional = ("gamma", "beta")
 
-    def infer(self, node: Node, x: TensorSpec) -> TensorSpec:
+    def infer(self, node: Node, *xs: TensorSpec) -> TensorSpec:
         params_of(node, "epsilon")
-        return super().infer(node, x)
+        return super().infer(node, *xs)
 
-    def apply(self, node: Node, w: Weights, x: Array) -> Array:
+    def apply(self, node: Node, w: Weights, *xs: Array) -> Array:
+        (x,) = xs
         factor = w.get("gamma", 1) / np.sqrt(w["variance"] + w["mean"].dtype.type(node.params["epsilon"]))
         return x * factor + (w.get("beta", 0) - w["mean"] * factor)
 
@@ -78,11 +82,12 @@ class LayerNorm(_PerSample):
     name = "layer_norm"
     optional = ("gamma", "beta")
 
-    def infer(self, node: Node, x: TensorSpec) -> TensorSpec:
+    def infer(self, node: Node, *xs: TensorSpec) -> TensorSpec:
         params_of(node, "epsilon", "centre")
-        return super().infer(node, x)
+        return super().infer(node, *xs)
 
-    def apply(self, node: Node, w: Weights, x: Array) -> Array:
+    def apply(self, node: Node, w: Weights, *xs: Array) -> Array:
+        (x,) = xs
         x = np.ascontiguousarray(x)
         centred = x - x.mean(axis=-1, keepdims=True)
         variance = (centred * centred).mean(axis=-1, keepdims=True)

@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, TypeVar
 
 from stepstream.errors import GraphError
-from stepstream.graph.ir import Array, Node, StateSlot, TensorSpec
+from stepstream.graph.ir import Array, Node, StateSlot, TensorSpec, TimeRole
 
 Weights = Mapping[str, Array]
 State = tuple[Array, ...]
+Inputs = tuple[Array | None, ...]  # None: no mask was given
 
 
 class Op(ABC):
@@ -19,31 +20,31 @@ class Op(ABC):
     name: ClassVar[str]
 
     @abstractmethod
-    def infer(self, node: Node, x: TensorSpec) -> TensorSpec:
-        """The output's spec; raises GraphError where parameters, weights and input do not fit."""
+    def infer(self, node: Node, *xs: TensorSpec) -> TensorSpec:
+        """The output's spec; raises GraphError where parameters, weights and inputs do not fit."""
 
     def slots(self, node: Node) -> tuple[StateSlot, ...]:
         """The node's state, in order."""
         return ()
 
-    def multiply_adds(self, node: Node) -> int:
+    def multiply_adds(self, node: Node, *xs: TensorSpec) -> int:
         """Multiplications with a weight, per sample."""
         return 0
 
-    def apply(self, node: Node, w: Weights, x: Array) -> Array:
-        """The op on samples alone: x is (..., *shape) and any leading axes stay as they are."""
+    def apply(self, node: Node, w: Weights, *xs: Any) -> Array:
+        """The op on samples alone: each of xs is (n, *shape), n independent rows."""
         raise AssertionError(f"{self.name} has state: call step or whole")
 
-    def step(self, node: Node, w: Weights, x: Array, state: State, mask: Array | None) -> tuple[Array, State]:
-        """One sample of each stream: x (streams, *shape) -> y (streams, ...), and the new state.
+    def step(self, node: Node, w: Weights, xs: Inputs, state: State) -> tuple[Array, State]:
+        """One sample of each stream: xs (streams, *shape) each -> y (streams, ...), and the new state."""
+        return self.apply(node, w, *xs), state
 
-        mask: bool (streams,), False where a sample is to be passed over, or None.
+    def whole(self, node: Node, w: Weights, xs: Inputs, state: State) -> tuple[Array, State]:
+        """The ordinary pass, for ops with state: xs (streams, time, *shape) each, and the state to start from.
+
+        Returns y, (streams, time, ...) where the output is a sequence, and the final state.
         """
-        return self.apply(node, w, x), state
-
-    def whole(self, node: Node, w: Weights, x: Array, mask: Array | None) -> Array:
-        """The ordinary pass: x (streams, time, *shape), or (streams, *shape) for a `latest` input."""
-        return self.apply(node, w, x)
+        raise AssertionError(f"{self.name} has no state: the executor applies it to every sample")
 
     @staticmethod
     def expect(node: Node, weight: str, shape: tuple[int, ...]) -> None:
@@ -68,3 +69,14 @@ def params_of(node: Node, *names: str) -> tuple[Any, ...]:
     if missing:
         raise GraphError(f"layer {node.layer!r} ({node.op}): parameters {missing} are missing")
     return tuple(node.params[n] for n in names)
+
+
+def joint_role(node: Node, *xs: TensorSpec) -> TimeRole:
+    """The time role of a value made from all of xs. Raises GraphError where the future would come into the past."""
+    roles = {x.role for x in xs}
+    if {TimeRole.SEQUENCE, TimeRole.LATEST} <= roles:
+        raise GraphError(
+            f"layer {node.layer!r}: expected tensors of one time role, got a sequence and a value that is known only "
+            "after the last sample, which cannot be fed back to the first"
+        )
+    return next(r for r in TimeRole if r in roles)  # sequence before latest before static

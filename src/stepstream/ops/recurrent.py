@@ -10,15 +10,23 @@ from stepstream.errors import GraphError
 from stepstream.graph.ir import Array, Node, StateSlot, TensorSpec, TimeRole
 from stepstream.ops.activation import activate, check_activation
 from stepstream.ops.dense import project
-from stepstream.ops.op import Op, State, Weights, params_of, register
+from stepstream.ops.mask import expect_mask
+from stepstream.ops.op import Inputs, Op, State, Weights, params_of, register
 
 
 class _Recurrent(Op):
-    """params: units, activation, return_sequences, zero_output_for_mask; the first state slot is the output."""
+    """params: units, activation, return_sequences, zero_output_for_mask; the first state slot is the output.
+
+    inputs: a sequence of vectors, and perhaps its mask. A masked sample leaves the state alone and repeats the last
+    output. weights `initial_h` (units,), and `initial_c`: the state before the first sample, where it is not zero.
+    """
 
     gates = 1
 
-    def infer(self, node: Node, x: TensorSpec) -> TensorSpec:
+    def infer(self, node: Node, *xs: TensorSpec) -> TensorSpec:
+        x = xs[0]
+        for mask in xs[1:]:
+            expect_mask(node, mask)
         units, activation, sequences, _ = params_of(
             node, "units", "activation", "return_sequences", "zero_output_for_mask"
         )
@@ -32,15 +40,24 @@ class _Recurrent(Op):
         self.expect(node, "recurrent", (units, self.gates * units))
         if "bias" in node.weights:
             self.expect(node, "bias", self.bias_shape(node, units))
+        for slot in self.slots(node):
+            if slot.initial is not None:
+                self.expect(node, slot.initial, (units,))
         return TensorSpec((units,), TimeRole.SEQUENCE if sequences else TimeRole.LATEST)
 
     def bias_shape(self, node: Node, units: int) -> tuple[int, ...]:
         return (self.gates * units,)
 
-    def slots(self, node: Node) -> tuple[StateSlot, ...]:
-        return (StateSlot("h", (node.params["units"],)),)
+    slot_names: tuple[str, ...] = ("h",)
 
-    def multiply_adds(self, node: Node) -> int:
+    def slots(self, node: Node) -> tuple[StateSlot, ...]:
+        shape = (node.params["units"],)
+        return tuple(
+            StateSlot(name, shape, f"initial_{name}" if f"initial_{name}" in node.weights else None)
+            for name in self.slot_names
+        )
+
+    def multiply_adds(self, node: Node, *xs: TensorSpec) -> int:
         return node.weights["kernel"].size + node.weights["recurrent"].size
 
     @abstractmethod
@@ -51,8 +68,10 @@ class _Recurrent(Op):
         z = project(x, w["kernel"])
         return z + w["bias"] if "bias" in w else z
 
-    def step(self, node: Node, w: Weights, x: Array, state: State, mask: Array | None) -> tuple[Array, State]:
+    def step(self, node: Node, w: Weights, xs: Inputs, state: State) -> tuple[Array, State]:
         """x (streams, features), state slots (streams, units) -> y (streams, units) and the new slots."""
+        x, mask = xs[0], xs[1] if len(xs) > 1 else None
+        assert x is not None
         return self._advance(node, w, self.inputs(node, w, x), state, mask)
 
     def _advance(self, node: Node, w: Weights, xw: Array, state: State, mask: Array | None) -> tuple[Array, State]:
@@ -64,16 +83,15 @@ class _Recurrent(Op):
         y = np.where(keep, new[0], 0).astype(xw.dtype) if node.params["zero_output_for_mask"] else new[0]
         return y, new
 
-    def whole(self, node: Node, w: Weights, x: Array, mask: Array | None) -> Array:
+    def whole(self, node: Node, w: Weights, xs: Inputs, state: State) -> tuple[Array, State]:
         """x (streams, time, features) -> (streams, time, units), or (streams, units) of the last position."""
+        x, mask = xs[0], xs[1] if len(xs) > 1 else None
+        assert x is not None
         xw = self.inputs(node, w, x)  # (s, t, gates * u)
-        state: State = tuple(np.zeros((len(x), *s.shape), x.dtype) for s in self.slots(node))
         y = np.zeros((len(x), x.shape[1], node.params["units"]), x.dtype)
         for t in range(x.shape[1]):
             y[:, t], state = self._advance(node, w, xw[:, t], state, None if mask is None else mask[:, t])
-        if node.params["return_sequences"]:
-            return y
-        return y[:, -1] if mask is None or not node.params["zero_output_for_mask"] else state[0]
+        return y if node.params["return_sequences"] else y[:, -1], state
 
 
 @register
@@ -89,9 +107,9 @@ class SimpleRNN(_Recurrent):
 class _Gated(_Recurrent):
     """params also: recurrent_activation, for the gates."""
 
-    def infer(self, node: Node, x: TensorSpec) -> TensorSpec:
+    def infer(self, node: Node, *xs: TensorSpec) -> TensorSpec:
         check_activation(node, *params_of(node, "recurrent_activation"))
-        return super().infer(node, x)
+        return super().infer(node, *xs)
 
 
 @register
@@ -101,9 +119,7 @@ class LSTM(_Gated):
     name = "lstm"
     gates = 4
 
-    def slots(self, node: Node) -> tuple[StateSlot, ...]:
-        units = node.params["units"]
-        return (StateSlot("h", (units,)), StateSlot("c", (units,)))
+    slot_names = ("h", "c")
 
     def cell(self, node: Node, w: Weights, xw: Array, state: State) -> State:
         h, c = state
@@ -120,9 +136,9 @@ class GRU(_Gated):
     name = "gru"
     gates = 3
 
-    def infer(self, node: Node, x: TensorSpec) -> TensorSpec:
+    def infer(self, node: Node, *xs: TensorSpec) -> TensorSpec:
         params_of(node, "reset_after")
-        return super().infer(node, x)
+        return super().infer(node, *xs)
 
     def bias_shape(self, node: Node, units: int) -> tuple[int, ...]:
         return (2, 3 * units) if node.params["reset_after"] else (3 * units,)

@@ -1,0 +1,335 @@
+"""Where the weights of a Keras model lie: in an archive, in HDF5 by layer name, or in a live model.
+
+Facts. An archive has a group for each layer, `layers/<class in snake case>` with a counter per class, and in it `vars`,
+numbered in the order in which the layer made them; cells and wrapped layers lie below (`cell`, `cells`, `layer`). HDF5
+files have one list of arrays for each layer of the outer model: all trainable ones of what is inside, layer by layer,
+then all others; a frozen layer's are among the others. tf.keras 2.12 to 2.14 call the container
+`_layer_checkpoint_dependencies`, 2.12 and 2.13 count every layer with weights twice in it, and on Windows the path is
+one name with backslashes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import Any, Final
+
+import numpy as np
+
+from stepstream.errors import ModelFileError
+from stepstream.formats.hdf5 import Group
+from stepstream.formats.keras_build import Place
+from stepstream.graph.ir import Array, frozen
+
+Entry = Mapping[Any, Any]
+MODELS = {"Sequential", "Functional", "Model"}
+RAW: Final = object()  # a key that no file can hold: how many arrays Keras 1 wrote for an entry
+OLD_CONTAINER = "_layer_checkpoint_dependencies"
+
+
+def is_operation(entry: Entry) -> bool:
+    """Keras 3 lists operations such as x + y beside the layers; some have a layer's class name."""
+    return str(entry.get("module")).startswith(("keras.ops", "keras.src.ops"))
+
+
+def inner_layers(entry: Entry) -> list[Entry]:
+    """The layers of a nested model, without what Keras does not count as one."""
+    body = entry["config"]
+    entries = body if isinstance(body, list) else body["layers"]
+    hidden = {"InputLayer"} if entry["class_name"] == "Sequential" else set()
+    return [e for e in entries if not is_operation(e) and e["class_name"] not in hidden]
+
+
+def name_of(entry: Entry) -> str:
+    """Keras 1 gives a nested Sequential its name outside its configuration, which is a list."""
+    config = entry["config"]
+    name = config.get("name") if isinstance(config, Mapping) else None
+    name = entry.get("name") if name is None else name
+    if not isinstance(name, str):
+        raise ModelFileError(f"expected a name for every layer, got {name!r} for one of class {entry['class_name']!r}")
+    return name
+
+
+def counts(entry: Entry) -> tuple[int, int] | None:
+    """How many arrays a layer has, trainable and others; None for a class that nobody here knows."""
+    kind, config = entry["class_name"], entry["config"]
+    if entry.get(RAW) is not None:
+        return (entry[RAW], 0)
+    if kind in MODELS:
+        found = [counts(e) for e in inner_layers(entry)]
+        if any(c is None for c in found):
+            return None
+        pair = (sum(c[0] for c in found if c), sum(c[1] for c in found if c))
+    elif kind == "RNN":
+        cell = config["cell"]
+        pair = (sum(2 + bool(c["config"].get("use_bias", True)) for c in cell["config"].get("cells", [cell])), 0)
+    elif kind in {"TimeDistributed", "Bidirectional"}:
+        inner = counts(config["layer"])
+        if inner is None:
+            return None
+        twice = 2 if kind == "Bidirectional" else 1
+        pair = (twice * inner[0], twice * inner[1])
+    elif kind in _COUNTS:
+        pair = _COUNTS[kind](config)
+    else:
+        return None
+    return (0, sum(pair)) if isinstance(config, Mapping) and config.get("trainable") is False else pair
+
+
+def _biased(count: int) -> Any:
+    return lambda config: (count + bool(config.get("use_bias", True)), 0)
+
+
+def _norm(config: Any) -> int:
+    return 1 if config.get("rms_scaling") else bool(config.get("scale", True)) + bool(config.get("center", True))
+
+
+WITHOUT = {
+    "InputLayer", "Activation", "Dropout", "SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D",
+    "GaussianDropout", "GaussianNoise", "AlphaDropout", "ActivityRegularization", "Identity", "ReLU", "LeakyReLU",
+    "ELU", "ThresholdedReLU", "Softmax", "Masking", "Rescaling", "Flatten", "Reshape", "Permute", "RepeatVector", "Add",
+    "Subtract", "Multiply", "Average", "Maximum", "Minimum", "Concatenate", "Dot", "MaxPooling1D", "MaxPooling2D",
+    "MaxPooling3D", "AveragePooling1D", "AveragePooling2D", "AveragePooling3D", "GlobalMaxPooling1D",
+    "GlobalMaxPooling2D", "GlobalMaxPooling3D", "GlobalAveragePooling1D", "GlobalAveragePooling2D",
+    "GlobalAveragePooling3D", "ZeroPadding1D", "ZeroPadding2D", "ZeroPadding3D",
+}  # fmt: skip
+_COUNTS: dict[str, Any] = {
+    **dict.fromkeys(("LSTM", "GRU", "SimpleRNN"), _biased(2)),
+    **dict.fromkeys(("CuDNNLSTM", "CuDNNGRU"), lambda config: (3, 0)),
+    "Dense": _biased(1),
+    **dict.fromkeys((f"{k}Conv{n}D" for k in ("", "Depthwise") for n in (1, 2, 3)), _biased(1)),
+    **dict.fromkeys((f"SeparableConv{n}D" for n in (1, 2)), _biased(2)),
+    "Embedding": lambda config: (1, 0),
+    "PReLU": lambda config: (1, 0),
+    "BatchNormalization": lambda config: (_norm(config), 2),
+    "LayerNormalization": lambda config: (_norm(config), 0),
+    "Normalization": lambda config: (0, 3 if config.get("mean") is None else 0),
+    **dict.fromkeys(WITHOUT, lambda config: (0, 0)),
+}
+
+
+class Archive:
+    """A layer's group in `model.weights.h5`. root is None where the file has none."""
+
+    def __init__(self, root: Group, path: Sequence[str], entry: Entry | None) -> None:
+        self._root, self._path, self._entry = root, tuple(path), entry
+
+    @cached_property
+    def _arrays(self) -> list[Array]:
+        entry = self._entry
+        if entry is None:
+            return []
+        found = list(self._own())
+        config = entry["config"]
+        if not isinstance(config, Mapping):
+            return found
+        cell = config.get("cell")
+        if isinstance(cell, Mapping) and "cells" in cell["config"]:
+            cells = cell["config"]["cells"]
+            for name, inner in zip(_numbered(cells), cells, strict=True):
+                found += self._below(("cell", "cells", name), inner).arrays()
+        elif self._has(("cell", "vars")):
+            found += self._below(("cell",), {"class_name": "cell", "config": {}}).arrays()
+        if isinstance(config.get("layer"), Mapping):
+            found += self.wrapped(config["layer"]).arrays()
+        return found
+
+    def arrays(self) -> list[Array]:
+        """See Place."""
+        return self._arrays
+
+    def _own(self) -> Iterator[Array]:
+        if not self._has(("vars",)):
+            return
+        group = self._group(("vars",))
+        written = group.attr("name")
+        if self._entry is not None and written is not None and self._path and self._path[-2:-1] == ("layers",):
+            name = name_of(self._entry)
+            if written != name:
+                raise ModelFileError(f"expected the weights of layer {name!r} in {group.where}, got {written!r}'s")
+        for key in sorted(group.names(), key=_number):
+            yield frozen(group.array(key))
+
+    def layers(self, entries: Sequence[Entry]) -> list[Place]:
+        """See Place. entries: the layers that Keras counts, in order."""
+        if self._has((OLD_CONTAINER,)):
+            return self._old_layers(entries)
+        return [self._below(("layers", name), e) for name, e in zip(_numbered(entries), entries, strict=True)]
+
+    def _old_layers(self, entries: Sequence[Entry]) -> list[Place]:
+        """By order among the groups of a class that hold something."""
+        groups = self._group((OLD_CONTAINER,))
+        full: dict[str, list[str]] = {}
+        for name in sorted(groups.names(), key=_number):
+            if groups.is_group(name) and _holds_arrays(groups.group(name)):
+                full.setdefault(re.sub(r"_\d+$", "", name), []).append(name)
+        out: list[Place] = []
+        for entry in entries:
+            kind = snake_case(entry["class_name"])
+            own = full.get(kind, []) if sum(counts(entry) or (0, 0)) else []
+            out.append(self._below((OLD_CONTAINER, own.pop(0)), entry) if own else Nowhere())
+        return out
+
+    def wrapped(self, entry: Entry) -> Place:
+        """See Place."""
+        return self._below(("layer",), entry)
+
+    def _below(self, path: Sequence[str], entry: Entry) -> Archive:
+        return Archive(self._root, (*self._path, *path), entry)
+
+    def _find(self, path: Sequence[str]) -> str | None:
+        whole = (*self._path, *path)
+        if self._root.has("/".join(whole)):
+            return "/".join(whole)
+        for last in range(len(whole), 0, -1):  # with backslashes, `vars` is still a group of its own
+            joined = "/".join(["\\".join(whole[:last]), *whole[last:]])
+            if self._root.has(joined):
+                return joined
+        return None
+
+    def _has(self, path: Sequence[str]) -> bool:
+        return self._find(path) is not None
+
+    def _group(self, path: Sequence[str]) -> Group:
+        found = self._find(path)
+        assert found is not None
+        return self._root.group(found)
+
+
+def _holds_arrays(group: Group) -> bool:
+    return any(not group.is_group(n) or _holds_arrays(group.group(n)) for n in group.names())
+
+
+def _number(name: str) -> int:
+    found = re.search(r"(\d+)$", name)
+    return int(found[1]) if found else 0
+
+
+def _numbered(entries: Sequence[Entry]) -> list[str]:
+    """lstm, lstm_1, dense, ... for entries in order."""
+    seen: Counter[str] = Counter()
+    out = []
+    for entry in entries:
+        kind = snake_case(entry["class_name"])
+        out.append(f"{kind}_{seen[kind]}" if seen[kind] else kind)
+        seen[kind] += 1
+    return out
+
+
+def snake_case(name: str) -> str:
+    """Keras' rule for class names: SimpleRNN -> simple_rnn, PReLU -> p_re_lu."""
+    name = re.sub(r"\W+", "", name)
+    name = re.sub("(.)([A-Z][a-z]+)", r"\1_\2", name)
+    return re.sub("([a-z])([A-Z])", r"\1_\2", name).lower()
+
+
+class Listed:
+    """Arrays in HDF5's order, with the names under which they were written."""
+
+    def __init__(self, arrays: Sequence[Array], names: Sequence[str]) -> None:
+        self._arrays, self._names = list(arrays), list(names)
+
+    def arrays(self) -> list[Array]:
+        """See Place."""
+        return self._arrays
+
+    def names(self) -> list[str]:
+        """Of the arrays."""
+        return self._names
+
+    def layers(self, entries: Sequence[Entry]) -> list[Place]:
+        """See Place: the arrays dealt out, trainable ones first."""
+        found = [counts(e) for e in entries]
+        if any(c is None for c in found):
+            return [Nowhere() for _ in entries]  # blocked in any case
+        if sum(map(sum, (c for c in found if c))) != len(self._arrays):
+            raise ModelFileError(f"expected the weights of {len(entries)} inner layers, got {len(self._arrays)} arrays")
+        dealt: list[list[int]] = [[] for _ in entries]
+        at = 0
+        for part in (0, 1):
+            for own, count in zip(dealt, found, strict=True):
+                assert count is not None
+                own += range(at, at + count[part])
+                at += count[part]
+        names = [name_of(e) for e in entries]
+        for own, name in zip(dealt, names, strict=True):
+            for i in own:
+                words = set(re.split(r"[/:]", self._names[i]))
+                if name not in words and words & set(names):
+                    raise ModelFileError(f"expected a weight of layer {name!r}, got {self._names[i]!r}")
+        return [Listed([self._arrays[i] for i in own], [self._names[i] for i in own]) for own in dealt]
+
+    def wrapped(self, entry: Entry) -> Place:
+        """See Place."""
+        return self
+
+
+class Nowhere:
+    """For a layer of which the file holds nothing."""
+
+    def arrays(self) -> list[Array]:
+        """See Place."""
+        return []
+
+    def layers(self, entries: Sequence[Entry]) -> list[Place]:
+        """See Place."""
+        return [self for _ in entries]
+
+    def wrapped(self, entry: Entry) -> Place:
+        """See Place."""
+        return self
+
+
+class ByName:
+    """HDF5 of Keras 1 and later: `layer_names`, a group for each with `weight_names`."""
+
+    def __init__(self, root: Group) -> None:
+        self._root = root
+
+    def arrays(self) -> list[Array]:
+        """See Place."""
+        return []
+
+    def layers(self, entries: Sequence[Entry]) -> list[Place]:
+        """See Place."""
+        return [self._place(name_of(e)) for e in entries]
+
+    def _place(self, name: str) -> Place:
+        if not self._root.has(name) or not self._root.is_group(name):
+            return Nowhere()
+        group = self._root.group(name)
+        written = group.attr("weight_names") or []
+        if not isinstance(written, list):
+            raise ModelFileError(f"{group.where}: expected a list of weight names, got {written!r}")
+        names = [str(n) for n in written]
+        return Listed([frozen(group.array(n)) for n in names], names)
+
+    def wrapped(self, entry: Entry) -> Place:
+        """See Place."""
+        return self
+
+
+class Live:
+    """A Keras layer or model in memory."""
+
+    def __init__(self, layer: Any) -> None:
+        self._layer = layer
+
+    @cached_property
+    def _arrays(self) -> list[Array]:
+        return [frozen(np.asarray(w)) for w in self._layer.get_weights()]
+
+    def arrays(self) -> list[Array]:
+        """See Place."""
+        return self._arrays
+
+    def layers(self, entries: Sequence[Entry]) -> list[Place]:
+        """See Place."""
+        own = {layer.name: layer for layer in self._layer.layers}
+        return [Live(own[n]) if (n := name_of(e)) in own else Nowhere() for e in entries]
+
+    def wrapped(self, entry: Entry) -> Place:
+        """See Place."""
+        return Live(self._layer.layer)

@@ -1,0 +1,134 @@
+"""Small convolutional networks over one sample: convolution and pooling along a sample's own axes, channels last."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from stepstream.errors import GraphError
+from stepstream.graph.ir import Array, Node, TensorSpec
+from stepstream.ops.dense import project
+from stepstream.ops.op import Op, Weights, params_of, register
+
+
+def _geometry(
+    node: Node, spatial: Sequence[int], size: Sequence[int], dilation: Sequence[int]
+) -> list[tuple[int, ...]]:
+    """(output length, padding before, padding after) of each axis; "same" as TensorFlow counts it."""
+    strides, padding = params_of(node, "strides", "padding")
+    if (
+        not len(spatial) == len(size) == len(strides) == len(dilation)
+        or min((*size, *strides, *dilation), default=0) < 1
+    ):
+        raise GraphError(
+            f"layer {node.layer!r}: expected {len(spatial)} sizes and strides from 1, got {size}, {strides}"
+        )
+    out: list[tuple[int, ...]] = []
+    for length, k, stride, spread in zip(spatial, size, strides, dilation, strict=True):
+        reach = (k - 1) * spread + 1
+        steps = math.ceil(length / stride) if padding == "same" else (length - reach) // stride + 1
+        pad = max((steps - 1) * stride + reach - length, 0) if padding == "same" else 0
+        if steps < 1:
+            raise GraphError(f"layer {node.layer!r}: expected at least {reach} values along each axis, got {spatial}")
+        out.append((steps, pad // 2, pad - pad // 2))
+    return out
+
+
+def _patches(node: Node, x: Array, size: Sequence[int], dilation: Sequence[int], fill: float) -> Array:
+    """x (n, *spatial, channels) -> (n, *out, channels, *size), a view on the padded x."""
+    geometry = _geometry(node, x.shape[1:-1], size, dilation)
+    x = np.pad(x, [(0, 0), *((a, b) for _, a, b in geometry), (0, 0)], constant_values=x.dtype.type(fill))
+    reach = [(k - 1) * d + 1 for k, d in zip(size, dilation, strict=True)]
+    windows = np.lib.stride_tricks.sliding_window_view(x, reach, axis=tuple(range(1, x.ndim - 1)))
+    steps = [slice(0, (out - 1) * s + 1, s) for (out, *_), s in zip(geometry, node.params["strides"], strict=True)]
+    return windows[(slice(None), *steps, slice(None), *(slice(None, None, d) for d in dilation))]
+
+
+@register
+class Conv(Op):
+    """params: strides, padding ("valid", "same"), dilation, groups. A cross-correlation, as in all frameworks.
+
+    weights: kernel (*size, channels / groups, filters), bias (filters,).
+    """
+
+    name = "conv"
+
+    def infer(self, node: Node, *xs: TensorSpec) -> TensorSpec:
+        dilation, groups = params_of(node, "dilation", "groups")
+        (x,) = xs
+        kernel = node.weights.get("kernel")
+        fits = (
+            kernel is not None
+            and len(x.shape) == kernel.ndim - 1 >= 2
+            and groups >= 1
+            and x.shape[-1] == kernel.shape[-2] * groups
+            and kernel.shape[-1] % groups == 0
+        )
+        if kernel is None or not fits:
+            got = None if kernel is None else kernel.shape
+            raise GraphError(f"layer {node.layer!r}: expected a kernel for samples {x.shape}, got {got}")
+        if "bias" in node.weights:
+            self.expect(node, "bias", kernel.shape[-1:])
+        geometry = _geometry(node, x.shape[:-1], kernel.shape[:-2], dilation)
+        return TensorSpec((*(out for out, *_ in geometry), kernel.shape[-1]), x.role)
+
+    def multiply_adds(self, node: Node, *xs: TensorSpec) -> int:
+        out = self.infer(node, *xs)
+        return node.weights["kernel"].size * int(np.prod(out.shape[:-1]))
+
+    def apply(self, node: Node, w: Weights, *xs: Array) -> Array:
+        (x,) = xs
+        kernel, groups = w["kernel"], node.params["groups"]
+        patches = _patches(node, x, kernel.shape[:-2], node.params["dilation"], 0)  # (n, *out, channels, *size)
+        rank = kernel.ndim - 2
+        patches = np.moveaxis(patches, rank + 1, -1)  # (n, *out, *size, channels)
+        lead, per_group, filters = patches.shape[: rank + 1], kernel.shape[-2], kernel.shape[-1] // groups
+        parts = []
+        for g in range(groups):
+            columns = patches[..., g * per_group : (g + 1) * per_group].reshape(*lead, -1)
+            parts.append(project(columns, kernel[..., g * filters : (g + 1) * filters].reshape(-1, filters)))
+        y = np.concatenate(parts, axis=-1)
+        return y + w["bias"] if "bias" in w else y
+
+
+@register
+class Pool(Op):
+    """params: kind ("max", "average"), size, strides, padding. An average counts no padding."""
+
+    name = "pool"
+
+    def infer(self, node: Node, *xs: TensorSpec) -> TensorSpec:
+        kind, size = params_of(node, "kind", "size")
+        (x,) = xs
+        if kind not in {"max", "average"} or len(x.shape) < 2:
+            raise GraphError(f"layer {node.layer!r}: expected samples with axes to pool over, got {x.shape} ({kind})")
+        geometry = _geometry(node, x.shape[:-1], size, [1] * len(size))
+        return TensorSpec((*(out for out, *_ in geometry), x.shape[-1]), x.role)
+
+    def apply(self, node: Node, w: Weights, *xs: Array) -> Array:
+        (x,) = xs
+        size, ones = node.params["size"], [1] * len(node.params["size"])
+        axes = tuple(range(-len(size), 0))
+        if node.params["kind"] == "max":
+            return _patches(node, x, size, ones, -np.inf).max(axis=axes)
+        count = _patches(node, np.ones_like(x[:1]), size, ones, 0).sum(axis=axes)
+        return _patches(node, x, size, ones, 0).sum(axis=axes) / count
+
+
+@register
+class Pad(Op):
+    """Zeros around a sample. params: padding, (before, after) of each axis of the sample."""
+
+    name = "pad"
+
+    def infer(self, node: Node, *xs: TensorSpec) -> TensorSpec:
+        (padding,) = params_of(node, "padding")
+        (x,) = xs
+        if len(padding) != len(x.shape) or any(p < 0 for pair in padding for p in pair):
+            raise GraphError(f"layer {node.layer!r}: expected a padding for each axis of {x.shape}, got {padding}")
+        return TensorSpec(tuple(a + sum(p) for a, p in zip(x.shape, padding, strict=True)), x.role)
+
+    def apply(self, node: Node, w: Weights, *xs: Array) -> Array:
+        return np.pad(xs[0], [(0, 0), *node.params["padding"]])

@@ -1,0 +1,45 @@
+"""Other arrangements of one sample's values."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from stepstream.errors import GraphError
+from stepstream.graph.ir import Array, Node, TensorSpec
+from stepstream.ops.op import Op, Weights, params_of, register
+
+
+@register
+class Reshape(Op):
+    """params: shape, of the sample; the values keep their row-major order."""
+
+    name = "reshape"
+
+    def infer(self, node: Node, *xs: TensorSpec) -> TensorSpec:
+        (shape,) = params_of(node, "shape")
+        (x,) = xs
+        if int(np.prod(shape)) != x.size or min(shape, default=1) < 1:
+            raise GraphError(f"layer {node.layer!r}: expected {x.size} values, as in {x.shape}, got {tuple(shape)}")
+        return TensorSpec(tuple(shape), x.role)
+
+    def apply(self, node: Node, w: Weights, *xs: Array) -> Array:
+        (x,) = xs
+        return x.reshape(len(x), *node.params["shape"])
+
+
+@register
+class Transpose(Op):
+    """params: axes, the old axis of the sample for each new one, from 0."""
+
+    name = "transpose"
+
+    def infer(self, node: Node, *xs: TensorSpec) -> TensorSpec:
+        (axes,) = params_of(node, "axes")
+        (x,) = xs
+        if sorted(axes) != list(range(len(x.shape))):
+            raise GraphError(f"layer {node.layer!r}: expected an order of {len(x.shape)} axes, got {list(axes)}")
+        return TensorSpec(tuple(x.shape[a] for a in axes), x.role)
+
+    def apply(self, node: Node, w: Weights, *xs: Array) -> Array:
+        (x,) = xs
+        return np.ascontiguousarray(x.transpose(0, *(a + 1 for a in node.params["axes"])))
