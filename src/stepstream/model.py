@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import cached_property
+from math import prod
 from numbers import Integral
 from pathlib import Path
 from typing import Any, final
@@ -128,8 +129,22 @@ class Model:
 
     @property
     def n_features(self) -> int:
-        """Numbers in one sample."""
-        return self.executor.graph.inputs[0][1].shape[0]
+        """Numbers in one sample, all inputs together."""
+        return sum(prod(spec.shape) for _, spec in self.executor.graph.inputs)
+
+    @cached_property
+    def input_columns(self) -> dict[str, slice]:
+        """Where each input's numbers lie in a sample, by input name in the model's order."""
+        out, at = {}, 0
+        for name, spec in self.graph.inputs:
+            out[name] = slice(at, at + prod(spec.shape))
+            at += prod(spec.shape)
+        return out
+
+    @property
+    def window_length(self) -> int | None:
+        """n for a model that flattens windows of n samples, and has answers for those alone; else None."""
+        return None
 
     @property
     def output_names(self) -> tuple[str, ...]:
@@ -145,9 +160,16 @@ class Model:
     @cached_property
     def indices(self) -> int | None:
         """For a model that starts with an Embedding: how many indices it knows; else None."""
-        name = self.graph.inputs[0][0]
-        tables = [len(n.weights["table"]) for n in self.graph.nodes if n.op == "embedding" and n.inputs == (name,)]
-        return min(tables, default=None)
+        return self.index_columns.get(0)
+
+    @cached_property
+    def index_columns(self) -> dict[int, int]:
+        """Column of a sample -> how many indices the Embedding that takes it knows."""
+        out: dict[int, int] = {}
+        for name, columns in self.input_columns.items():
+            tables = [len(n.weights["table"]) for n in self.graph.nodes if n.op == "embedding" and n.inputs == (name,)]
+            out |= dict.fromkeys(range(columns.start, columns.stop) if tables else (), min(tables, default=0))
+        return out
 
     def check(self) -> Report:
         """What the model is and whether it steps; prints as a table."""
@@ -171,8 +193,10 @@ class Model:
         if not np.isfinite(x).all():
             where = np.argwhere(~np.isfinite(x))[0].tolist()
             raise InputError(f"expected finite numbers, got {x[tuple(where)]} at {where}; fill or leave out the sample")
-        if self.indices is not None and ((x != np.floor(x)) | (x < 0) | (x >= self.indices)).any():
-            raise InputError(f"expected whole numbers from 0 to {self.indices - 1}: the model starts with an Embedding")
+        for column, count in self.index_columns.items():
+            index = x[..., column]
+            if ((index != np.floor(index)) | (index < 0) | (index >= count)).any():
+                raise InputError(f"expected whole numbers from 0 to {count - 1}: the model starts with an Embedding")
         return x
 
     def verify(
@@ -186,7 +210,10 @@ class Model:
         return verify(self, x, expected, reference)
 
     def stream(self, windowing: str | Windowing = "auto") -> Stream:
-        """A new stream over this model: "auto", "carry", "tumbling(n)" or "session(gap)"."""
+        """A new stream over this model: "auto", "carry", "tumbling(n)", "sliding(n)" or "session(gap)".
+
+        Raises InputError where the model and the windowing do not fit, BlockedError where the model cannot step.
+        """
         return Stream(self, windowing)
 
 
