@@ -66,7 +66,8 @@ def model_of(*ops, features: int = FEATURES, training_length: int | None = 7) ->
     """A chain of (op, params, weights). One feature that goes into an embedding is an index."""
     nodes, source = [], "x"
     for i, (op, params, weights) in enumerate(ops):
-        nodes.append(Node(f"n{i}", op, (source,), params, weights, f"{op}_{i}", i))
+        mask = ("#mask",) if op in {"simple_rnn", "lstm", "gru"} else ()  # as the readers have it
+        nodes.append(Node(f"n{i}", op, (source, *mask), params, weights, f"{op}_{i}", i))
         source = f"n{i}"
     shape = () if ops[0][0] == "embedding" else (features,)
     graph = Graph((("x", TensorSpec(shape, TimeRole.SEQUENCE)),), tuple(nodes), ((source, source),))

@@ -10,6 +10,7 @@ from make import EXAMPLES, dense, model_of, question, recurrent
 from stepstream import InputError, Sliding, StateError
 from stepstream.live.sliding import Recompute, States, cheaper, costs
 from stepstream.live.windowing import parse
+from stepstream.testing import samples
 
 WAYS = ["recompute", "states"]
 SAMPLES = np.random.default_rng(5).normal(size=(1000, 3)).astype(np.float32)
@@ -57,11 +58,8 @@ def test_a_thousand_steps(n, by):
 @pytest.mark.parametrize("name", sorted(EXAMPLES))
 @pytest.mark.parametrize(("n", "stride"), [(1, 1), (5, 1), (7, 3), (6, 2), (4, 4)])
 def test_both_ways_have_the_bits_of_the_whole_pass(name, n, stride):
-    features = 1 if name == "embedding" else 3
-    model = model_of(*EXAMPLES[name], features=features)
-    rng = np.random.default_rng(1)
-    x = rng.integers(0, 11, (3, 25, 1)) if name == "embedding" else rng.normal(size=(3, 25, 3))
-    x = x.astype(np.float32)
+    model, rng = EXAMPLES[name](), np.random.default_rng(1)
+    x = samples(model, 3, 25)
     for mask in (None, rng.random((3, 25)) > 0.3):
         expected = wholes(model, x, n, stride, mask)
         for way in (Recompute, States):

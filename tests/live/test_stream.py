@@ -258,7 +258,7 @@ def test_names_must_fit(motions):
 def test_embedding_takes_whole_numbers_in_range():
     from make import EXAMPLES
 
-    stream = model_of(*EXAMPLES["embedding"], features=1).stream("carry")
+    stream = EXAMPLES["embedding"]().stream("carry")
     stream.step([10])
     for bad in ([11], [-1], [1.5]):
         with pytest.raises(InputError, match="whole number from 0 to 10"):
