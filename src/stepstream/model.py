@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from numbers import Integral
@@ -17,7 +17,7 @@ from stepstream.arrays import float32
 from stepstream.errors import BlockedError, InputError
 from stepstream.formats import keras
 from stepstream.formats.reading import Reading
-from stepstream.graph.ir import Array, Graph
+from stepstream.graph.ir import Array, Graph, TimeRole
 from stepstream.graph.passes import drop_identities, scale_input
 from stepstream.graph.validate import validate
 from stepstream.live.stream import Stream
@@ -130,8 +130,22 @@ class Model:
 
     @property
     def n_features(self) -> int:
-        """Numbers in one sample."""
+        """Numbers in one sample, all inputs together."""
         return self.executor.graph.features
+
+    @cached_property
+    def input_columns(self) -> dict[str, slice]:
+        """Where each input's numbers lie in a sample, by input name in the model's order."""
+        out, at = {}, 0
+        for name, spec in self.graph.inputs:
+            out[name] = slice(at, at + spec.size)
+            at += spec.size
+        return out
+
+    @property
+    def window_length(self) -> int | None:
+        """n for a model that flattens windows of n samples, and has answers for those alone; else None."""
+        return self.graph.window
 
     @property
     def output_names(self) -> tuple[str, ...]:
@@ -147,17 +161,26 @@ class Model:
     @cached_property
     def indices(self) -> int | None:
         """For a model that starts with an Embedding: how many indices it knows; else None."""
-        name = self.graph.inputs[0][0]
-        tables = [len(n.weights["table"]) for n in self.graph.nodes if n.op == "embedding" and n.inputs == (name,)]
-        return min(tables, default=None)
+        return self.index_columns.get(0)
+
+    @cached_property
+    def index_columns(self) -> dict[int, int]:
+        """Column of a sample -> how many indices the Embedding that takes it knows."""
+        out: dict[int, int] = {}
+        for name, columns in self.input_columns.items():
+            tables = [len(n.weights["table"]) for n in self.graph.nodes if n.op == "embedding" and n.inputs == (name,)]
+            out |= dict.fromkeys(range(columns.start, columns.stop) if tables else (), min(tables, default=0))
+        return out
 
     def check(self) -> Report:
         """What the model is and whether it steps; prints as a table."""
         return report(self)
 
-    def run(self, X: ArrayLike) -> Array | dict[str, Array]:
+    def run(self, X: ArrayLike | Mapping[str, ArrayLike]) -> Array | dict[str, Array]:
         """The whole model on X (m, time, features), as its framework runs it.
 
+        X may be a dict by input name: (m, time, ...) for inputs with time, (m, ...) for those without. In one array the
+        inputs lie side by side, and those without time say the same at every sample.
         Returns float32 (m, outputs), or (m, time, outputs) for a model that returns sequences; a dict by output
         name where there are several.
         """
@@ -165,17 +188,46 @@ class Model:
         ys = self.executor.whole(x)
         return ys[0] if len(ys) == 1 else dict(zip(self.output_names, ys, strict=True))
 
-    def batch(self, X: ArrayLike) -> Array:
+    def batch(self, X: ArrayLike | Mapping[str, ArrayLike]) -> Array:
         """X as float32 (m, time, features), or InputError."""
+        if isinstance(X, Mapping):
+            X = self._side_by_side(X)
         x = float32(X, f"numbers of shape (m, time, {self.n_features})")
         if x.ndim != 3 or x.shape[2] != self.n_features or not x.size:
             raise InputError(f"expected shape (m, time, {self.n_features}) with at least one sample, got {x.shape}")
         if not np.isfinite(x).all():
             where = np.argwhere(~np.isfinite(x))[0].tolist()
             raise InputError(f"expected finite numbers, got {x[tuple(where)]} at {where}; fill or leave out the sample")
-        if self.indices is not None and ((x != np.floor(x)) | (x < 0) | (x >= self.indices)).any():
-            raise InputError(f"expected whole numbers from 0 to {self.indices - 1}: the model starts with an Embedding")
+        if self.window_length is not None and x.shape[1] > self.window_length:
+            raise InputError(f"expected windows of at most {self.window_length} samples, got {x.shape[1]}")
+        for name, spec in self.graph.inputs:
+            static = x[..., self.input_columns[name]]
+            if spec.role is TimeRole.STATIC and (static != static[:, :1]).any():
+                raise InputError(f"expected the same {name!r} at every sample, as it has no time, got different ones")
+        for column, count in self.index_columns.items():
+            index = x[..., column]
+            if ((index != np.floor(index)) | (index < 0) | (index >= count)).any():
+                raise InputError(f"expected whole numbers from 0 to {count - 1}: the model starts with an Embedding")
         return x
+
+    def _side_by_side(self, X: Mapping[str, ArrayLike]) -> Array:
+        """Inputs by name as one array (m, time, features)."""
+        names = [name for name, _ in self.graph.inputs]
+        if set(X) != set(names):
+            raise InputError(f"expected the inputs {names}, got {list(X)}")
+        parts = {name: float32(X[name], f"numbers for input {name!r}") for name in names}
+        timed = [parts[name].shape[:2] for name, spec in self.graph.inputs if spec.role is TimeRole.SEQUENCE]
+        if len(set(timed)) != 1 or len(timed[0]) != 2:
+            raise InputError(f"expected (m, time, ...) for each input with time, equal in both, got {timed}")
+        m, time = timed[0]
+        rows = []
+        for name, spec in self.graph.inputs:
+            lead = (m, time) if spec.role is TimeRole.SEQUENCE else (m,)
+            if parts[name].shape not in {(*lead, *spec.shape), (*lead, spec.size)}:
+                raise InputError(f"input {name!r}: expected shape {(*lead, *spec.shape)}, got {parts[name].shape}")
+            part = parts[name].reshape(m, time if len(lead) == 2 else 1, spec.size)
+            rows.append(np.broadcast_to(part, (m, time, spec.size)))
+        return np.concatenate(rows, axis=-1)
 
     def verify(
         self, x: ArrayLike | None = None, expected: ArrayLike | None = None, reference: Any = None
@@ -188,7 +240,10 @@ class Model:
         return verify(self, x, expected, reference)
 
     def stream(self, windowing: str | Windowing = "auto") -> Stream:
-        """A new stream over this model: "auto", "carry", "tumbling(n)" or "session(gap)"."""
+        """A new stream over this model: "auto", "carry", "tumbling(n)", "sliding(n)" or "session(gap)".
+
+        Raises InputError where the model and the windowing do not fit, BlockedError where the model cannot step.
+        """
         return Stream(self, windowing)
 
 
