@@ -55,9 +55,9 @@ def costs(executor: Whole, n: int, stride: int = 1) -> dict[str, float]:
         stateful = bool(op.slots(node))
         calls += stateful
         if stateful or specs[node.id].role is TimeRole.SEQUENCE:
-            over_time += op.multiply_adds(node)
+            over_time += op.multiply_adds(node, *(specs[i] for i in node.inputs))
         else:
-            once += op.multiply_adds(node)
+            once += op.multiply_adds(node, *(specs[i] for i in node.inputs))
     states = -(-n // stride)
     activations = executor.state_size / STATE_FLOATS_PER_US
     each = over_time / MULTIPLY_ADDS_PER_US + activations
