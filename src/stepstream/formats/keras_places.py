@@ -34,6 +34,15 @@ def is_operation(entry: Entry) -> bool:
     return str(entry.get("module")).startswith(("keras.ops", "keras.src.ops"))
 
 
+def is_custom(entry: Entry) -> bool:
+    """A user's own class, whatever its name: Keras 3 writes a registered name for those, and for Functional itself."""
+    registered = entry.get("registered_name")
+    if registered is None:
+        return False
+    keras = str(entry.get("module", "keras")).partition(".")[0] in {"keras", "tf_keras"}
+    return not (entry["class_name"] in MODELS and registered == entry["class_name"] and keras)
+
+
 def inner_layers(entry: Entry) -> list[Entry]:
     """The layers of a nested model, without what Keras does not count as one."""
     body = entry["config"]
