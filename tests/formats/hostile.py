@@ -504,7 +504,39 @@ def absurd():
     yield "model.h5", h5(cycle)
     yield "model.h5", h5(lambda f: f["model_weights/lstm"].move("lstm", "gone") or f[
         "model_weights/lstm"].__setitem__("lstm", f["model_weights"]))  # fmt: skip
+    for depth, calls in ((12, 2), (16, 2), (10, 10), (3, 1000)):
+        yield "model.keras", keras(nested(depth, calls))
+    many = [{"class_name": "LeakyReLU", "config": {"name": f"x{i}"}} for i in range(6000)]
+    yield "model.h5", h5(model_config={"class_name": "Sequential", "config": {"name": "s", "layers": many}})
     yield from loops()
+
+
+def nested(depth: int, calls: int) -> dict:
+    """Models inside each other, each called several times: calls ** depth layers in a few kilobytes."""
+
+    def tensor(name, node=0):
+        history = [name, node, 0]
+        return {
+            "class_name": "__keras_tensor__",
+            "config": {"shape": [None, 7, 3], "dtype": "float32", "keras_history": history},
+        }
+
+    own = f"in{depth}"
+    entry = {
+        "class_name": "InputLayer",
+        "name": own,
+        "config": {"name": own, "batch_shape": [None, 7, 3]},
+        "inbound_nodes": [],
+    }
+    inner = nested(depth - 1, calls) if depth else {"class_name": "LeakyReLU", "config": {"name": "leaf"}}
+    name = inner["config"]["name"]
+    found = [tensor(name, n - 1) if n else tensor(own) for n in range(calls if depth else 1)]
+    inner |= {"name": name, "inbound_nodes": [{"args": [x], "kwargs": {}} for x in found]}
+    body = {
+        "name": f"model{depth}", "layers": [entry, inner], "input_layers": [[own, 0, 0]],
+        "output_layers": [[name, len(found) - 1, 0]],
+    }  # fmt: skip
+    return {"class_name": "Functional", "config": body}
 
 
 def loops():

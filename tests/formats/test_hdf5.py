@@ -166,6 +166,14 @@ def test_one_array_under_many_names_is_counted_every_time(monkeypatch):
         read_all(written(write))
 
 
+def test_a_group_is_listed_once_however_often_it_is_asked(monkeypatch):
+    monkeypatch.setattr(limits, "MAX_LINKS", 127)  # 47 in the root, two in each of 40
+    with hdf5.opened(written(everything), "file") as root:
+        for i in range(40):
+            assert root.group(f"group{i}").has("x/0")
+            assert root.array(f"group{i}/x/0").shape == (2, 3)
+
+
 def test_pipes_are_not_waited_for(tmp_path):
     import os
 

@@ -133,6 +133,7 @@ class Group:
         self._above = (*above, self._address)
         self.where = where
         self.path = path
+        self._children: dict[str, Group] = {}
         with boundary(self._place):
             if len(self._above) > limits.MAX_GROUP_DEPTH:
                 raise Refused(f"expected groups at most {limits.MAX_GROUP_DEPTH} deep, got more")
@@ -244,7 +245,9 @@ class Group:
             return self._file.object(self._links[name])
 
     def _child(self, name: str) -> Group:
-        return Group(self._file, self.where, self._join(name), self._above, self._links[name])
+        if name not in self._children:  # a group is listed once, however often something is looked for in it
+            self._children[name] = Group(self._file, self.where, self._join(name), self._above, self._links[name])
+        return self._children[name]
 
     def _join(self, name: str) -> str:
         return f"{self.path}/{name}" if self.path else name

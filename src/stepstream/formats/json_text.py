@@ -13,8 +13,6 @@ from stepstream.formats import limits
 # A string to its end, or to the end of the text; possessive, so that no text takes more than one pass.
 _TOKEN = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[\[{]|[\]}]|,', re.DOTALL)
 
-_KERAS = {"keras", "keras_core", "tf_keras", "tensorflow"}
-
 
 def parse(
     data: bytes | str, where: str, error: type[StepstreamError] = ModelFileError, most: int = limits.MAX_JSON_BYTES
@@ -31,23 +29,23 @@ def parse(
 def parse_model(data: bytes | str, where: str) -> dict[str, Any]:
     """A model's configuration: a JSON object with a bounded number of layers. Raises ModelFileError.
 
-    A user's own class that is called as one of Keras' is told by its module alone: Keras 3 writes `registered_name` as
-    `class_name` for it, as for a few of its own. It becomes "module>class", as a registered class is written.
+    A layer counts as often as it is called: models inside each other, each called twice, grow as powers of two.
     """
     config = parse(data, where)
-    layers, stack = 0, [config]
+    layers = 0
+    stack: list[tuple[Any, int]] = [(config, 1)]
     while stack:
-        value = stack.pop()
-        stack += value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-        if not (isinstance(value, dict) and "class_name" in value and isinstance(value.get("config"), dict)):
-            continue
-        layers += "name" in value["config"]
-        module = value.get("module")
-        own = isinstance(module, str) and module.partition(".")[0] not in _KERAS
-        if own and value.get("registered_name") == value["class_name"] and "name" in value["config"]:
-            value["registered_name"] = f"{module}>{value['class_name']}"
-    if layers > limits.MAX_LAYERS:
-        raise ModelFileError(f"{where}: expected at most {limits.MAX_LAYERS} layers, got {layers}")
+        value, times = stack.pop()
+        if isinstance(value, dict):
+            calls, inner = value.get("inbound_nodes"), value.get("config")
+            times *= max(1, len(calls)) if isinstance(calls, list) else 1
+            if isinstance(inner, dict) and "class_name" in value and "name" in inner:
+                layers += times
+            value = list(value.values())
+        if isinstance(value, list):
+            stack += [(v, times) for v in value if isinstance(v, dict | list)]
+        if layers > limits.MAX_LAYERS:
+            raise ModelFileError(f"{where}: expected at most {limits.MAX_LAYERS} calls of layers, got more")
     return config
 
 
