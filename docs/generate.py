@@ -60,7 +60,7 @@ def layers() -> Iterator[str]:
     yield from ("# Keras layers", "", "<!-- written by docs/generate.py -->", "", "## What steps", "")
     yield "`stepstream check MODEL` says the same of your own file, layer by layer."
     yield ""
-    yield f"- **Layers**: {_names(sorted({*LAYERS, "TimeDistributed"}))}."
+    yield f"- **Layers**: {_names(sorted([*LAYERS, 'TimeDistributed']))}."
     yield f"- **Nothing to do outside training**: {_names(sorted(IDENTITIES))}."
     yield f"- **Activations**, by name or as a layer: {_names(sorted(ACTIVATIONS))}."
     yield from ("", "Options of these layers that mix samples of different times (`go_backwards`, an `axis` over time,")

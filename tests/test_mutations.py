@@ -105,7 +105,7 @@ MUTATIONS = {
     "any error tolerated": ("testing.py", "ok = bool((error <= allowed).all())", "ok = True", VERIFY),
     "the other side's error as the measure": ("testing.py", "10 * measure.noise)", "10 * difference(theirs, measure.exact))", VERIFY),
     "the wrong position named": ("testing.py", '"position": positions[check.position]})\n\n\ndef _reference', '"position": 0})\n\n\ndef _reference', VERIFY),
-    "bits compared with a tolerance": ("testing.py", "where, 0, not differs.any())", "where, 0, True)", VERIFY),
+    "bits compared with a tolerance": ("testing.py", "float(d.max(initial=0)), where, 0, not differs.any())", "float(d.max(initial=0)), where, 0, True)", VERIFY),
     # the command line
     "an input taken up one record too far": ("cli/run.py", 'range(1, position["records"] + 1)', 'range(1, position["records"] + 2)', RUN),
     "the output not cut back": ("cli/run.py", "file.truncate(done)\n            file.seek(done)", "file.seek(0, 2)", RUN),
