@@ -39,6 +39,7 @@ import hostile
 
 SLOW = 2.0  # seconds; instrumented code is several times slower than it is
 MEMORY = 4 << 30
+CONFIGURED: dict[int, bytes] = {}  # seeds with a configuration in HDF5
 SEED_BYTES = 200_000  # larger seeds make everything slow and cover no more
 ERRORS = (stepstream.ModelFileError, stepstream.StateError, stepstream.InputError)
 
@@ -61,8 +62,13 @@ def mutate(data: bytes, most: int, seed: int) -> bytes:
         with contextlib.suppress(Exception), zipfile.ZipFile(io.BytesIO(data)) as file:
             inside = {name: file.read(name) for name in file.namelist()[:8]}
             hit = rng.choice(sorted(inside))
-            inside[hit] = bytes(change(inside[hit], most))
+            if hit.endswith(".json") and rng.random() < 0.7:
+                inside[hit] = hostile.damage_json(inside[hit], rng)
+            else:
+                inside[hit] = bytes(change(inside[hit], most))
             return hostile.archive(*(hostile.entry(name, content) for name, content in inside.items()))[:most]
+    if b"model_config" in data and rng.random() < 0.3 and (known := CONFIGURED.get(seed % max(len(CONFIGURED), 1))):
+        return hostile.reconfigured(known, rng)[:most]  # honest ones only: the HDF5 library hangs on others
     return bytes(change(data, most))[:most]
 
 
@@ -116,7 +122,7 @@ class Target:
             load = snapshot.load_streams if b"keys" in data else snapshot.load
             load(path, self.model, Carry())
             return "state"
-        return "blocked" if stepstream.load(path).reading.blockers else "model"
+        return "blocked" if stepstream.load(path).check().blockers else "model"
 
 
 def main() -> None:
@@ -131,6 +137,8 @@ def main() -> None:
         corpus.mkdir()
         for name, data in seeds().items():
             (corpus / name).write_bytes(data)
+            if b"model_config" in data:
+                CONFIGURED[len(CONFIGURED)] = data
         target = Target(Path(folder), options.findings, options.runs)
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
         libfuzzer = [

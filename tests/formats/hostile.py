@@ -845,6 +845,66 @@ def damage(data: bytes, rng: random.Random) -> bytes:
     return bytes(out)
 
 
+ODD = (
+    None,
+    True,
+    False,
+    0,
+    1,
+    -1,
+    2,
+    7,
+    2**31,
+    2**63,
+    1.5,
+    -0.0,
+    1e30,
+    "",
+    "x",
+    "tanh",
+    "lstm",
+    [],
+    {},
+    [[]],
+    [None],
+    [1, 2],
+    {"x": 1},
+)
+
+
+def damage_json(text: bytes, rng: random.Random) -> bytes:
+    """Values exchanged, left out, doubled, or of another type: still JSON, and no longer a configuration."""
+    top = [json.loads(text)]
+    for _ in range(rng.choice((1, 1, 2, 4))):
+        places, stack = [], [top]
+        while stack:
+            value = stack.pop()
+            keys = list(value) if isinstance(value, dict) else range(len(value))
+            places += [(value, key) for key in keys]
+            stack += [value[key] for key in keys if isinstance(value[key], dict | list)]
+        (owner, key), (other, from_key) = rng.choice(places), rng.choice(places)
+        kind = rng.randrange(5)
+        if kind < 2:
+            owner[key] = json.loads(json.dumps(rng.choice(ODD)))
+        elif kind < 3:
+            owner[key] = json.loads(json.dumps(other[from_key]))
+        elif kind < 4 and owner is not top:
+            del owner[key]
+        elif isinstance(owner, list) and owner is not top:
+            owner.insert(key, json.loads(json.dumps(owner[key])))
+    return json.dumps(top[0]).encode()
+
+
+def reconfigured(data: bytes, rng: random.Random) -> bytes:
+    """A model in HDF5 with its configuration damaged so."""
+    image = io.BytesIO(data)
+    with h5py.File(image, "r+") as file:
+        text = file.attrs["model_config"]
+        text = text if isinstance(text, bytes) else text.encode()
+        file.attrs.create("model_config", damage_json(text, rng), dtype=h5py.string_dtype())
+    return image.getvalue()
+
+
 def mutations(seeds: dict[str, bytes], count: int, seed: int = 0) -> Iterator[tuple[str, bytes]]:
     """Archives are damaged as they are, and inside, with right sizes and sums around the damage."""
     rng = random.Random(seed)
@@ -856,8 +916,11 @@ def mutations(seeds: dict[str, bytes], count: int, seed: int = 0) -> Iterator[tu
             with zipfile.ZipFile(io.BytesIO(data)) as file:
                 inside = {i: file.read(i) for i in file.namelist()}
             hit = rng.choice(sorted(inside))
-            inside[hit] = damage(inside[hit], rng)
+            as_json = hit.endswith(".json") and rng.random() < 0.5
+            inside[hit] = (damage_json if as_json else damage)(inside[hit], rng)
             data = archive(*(entry(i, content) for i, content in inside.items()))
+        elif name.startswith("model") and name.endswith(".h5") and rng.random() < 0.4:
+            data = reconfigured(data, rng)
         else:
             data = damage(data, rng)
         stem, dot, suffix = name.rpartition(".")
@@ -896,22 +959,23 @@ def main(folder: Path, mebibytes: int) -> None:
     warnings.simplefilter("error")
     sys.path.insert(0, str(folder))
     files = sorted(p for p in folder.iterdir() if p.name.startswith(("model", "state", "scale")))
-    model = stepstream.load(folder / "honest-model.h5")
+    honest = stepstream.load(folder / "honest-model.h5")
 
     def read(path: Path) -> str:
         kind = path.name.removeprefix("honest-")
         if kind.startswith("model"):
-            return "blocked" if stepstream.load(path).reading.blockers else "loaded"
+            model = stepstream.load(path)
+            return "blocked" if model.check().blockers else "loaded"
         if kind.startswith("scale"):
             stepstream.load(folder / "honest-model.h5", scale=read_scale(path))
             return "loaded"
         load = snapshot.load_streams if "many" in kind else snapshot.load
         with contextlib.suppress(stepstream.StateError):
-            load(path, model, Carry())
+            load(path, honest, Carry())
             snapshot.describe(path)
             return "loaded"
         snapshot.describe(path)  # both are safe, whichever refuses
-        load(path, model, Carry())
+        load(path, honest, Carry())
         return "loaded"
 
     def outcome(path: Path) -> str:

@@ -31,12 +31,17 @@ def read(source: Any, architecture: str | Path | None = None) -> Reading:
         return _read_model(source)
     if not isinstance(source, str | Path):
         raise InputError(f"expected a path or a Keras model, got {type(source).__name__}")
+    path = Path(source)
     try:
-        return _read_file(Path(source), architecture)
-    except ModelFileError as e:
-        if len(str(e)) <= limits.MAX_MESSAGE:
-            raise
-        raise ModelFileError(f"{str(e)[: limits.MAX_MESSAGE]} ...") from e
+        reading = _read_file(path, architecture)
+        if (reading.training_length or 0) > limits.MAX_WINDOW:
+            raise ModelFileError(
+                f"expected windows of at most {limits.MAX_WINDOW} samples, got {reading.training_length}"
+            )
+        return reading
+    except ModelFileError as e:  # names from the file may be megabytes long
+        text = str(e) if str(path) in str(e) else f"{path}: {e}"
+        raise ModelFileError(text if len(text) <= limits.MAX_MESSAGE else f"{text[: limits.MAX_MESSAGE]} ...") from e
 
 
 def _read_file(path: Path, architecture: str | Path | None) -> Reading:

@@ -10,6 +10,7 @@ MAX_SCALE_BYTES = 2**20  # two numbers per feature: a megabyte is tens of thousa
 FREE_BYTES = 2**24  # what any file, however small, may expand to: below 16 MiB nothing hurts
 MAX_EXPANSION = 200  # times its own size; real weights compress less than twice, deflate allows 1,032
 MAX_MESSAGE = 1000  # characters of an error: names in a file may be megabytes
+MAX_WINDOW = 1_000_000  # samples in training; what sliding(n) takes, and no recurrent network learnt from longer ones
 MAX_LAYERS = 5000  # calls of layers in a model, nested ones too; recurrent networks have a few dozen
 
 # JSON
