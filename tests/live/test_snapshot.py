@@ -229,6 +229,7 @@ def test_the_recipe_is_for_layers_of_their_own(tmp_path, owners, expected):
         else:
             assert set(file) == {"state", "keys", "age", "samples", "time"}
             assert set(file["state"]) == set(expected)
+            assert len(stream.state) == 2
             assert {name: d.shape for name, d in file["state"][expected[0]].items()} == {"h": (1, 4), "c": (1, 4)}
     twin.load(tmp_path / "state.h5")
     assert (twin.age, twin.time, twin.snapshot().samples) == (4, 12.5, 4)
