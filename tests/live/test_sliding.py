@@ -170,6 +170,18 @@ def test_a_state_that_has_seen_enough_does_not_grow_on():
         model.stream(Sliding(5, stride=4, by=by)).steps(np.ones((50, 1)))  # the sixth would be 1e45
 
 
+def test_a_place_without_a_state_holds_nothing():
+    """Not yet started, or with more samples than the window has: state 0 of two has seen 8."""
+    stream = question().stream("sliding(5, stride=4, by=states)")
+    for age, used in ((1, 0), (8, 1)):
+        while stream.age < age:
+            stream.step(SAMPLES[stream.age])
+        for slots in (stream.state["lstm_0"], stream.state["lstm_2"]):
+            for value in slots.values():
+                assert value[used].any()
+                assert not value[1 - used].any()
+
+
 def test_the_cheaper_way_is_taken_and_said():
     small, wide = question(), model_of(recurrent("lstm", 3, 8, sequences=False), dense(8, 1500), dense(1500, 1500))
     assert cheaper(small.executor, 7) == "states"

@@ -197,7 +197,7 @@ class States(SlidingExecutor):
         ys, new = self.inner.step(np.repeat(x, k, axis=0), rows, None if mask is None else np.repeat(mask, k))
         oldest = np.where(idle, 0, seen).argmax(axis=1) + k * np.arange(s)
         if idle.any():
-            new = np.where(idle.reshape(-1, 1), nothing, new)  # else it would go on without end, and overflow
+            new = np.where(idle.reshape(-1, 1), nothing, new)  # one sample into nothing is no state of the stream's
         return tuple(y[oldest] for y in ys), self._joined(new, self.wrapped(count).astype(new.dtype))
 
     def _split(self, state: Array) -> Array:
