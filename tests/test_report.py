@@ -35,6 +35,7 @@ def test_a_good_model_as_text_and_data(motions):
         "7,568",
         "badminton",
         "this model steps on a stream",
+        "sliding(100, by=states) would carry 9,601 floats",
         "Keras 3",
     ):
         assert part in text
@@ -83,3 +84,4 @@ def keras_free_model():
 def test_an_unknown_training_length_names_the_cure():
     text = str(model_of(recurrent("lstm", 3, 4), training_length=None).check())
     assert "training length: not known; give training_length= to load()" in text
+    assert "sliding" not in text

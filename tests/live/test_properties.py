@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from make import question
+from make import dense, model_of, question, recurrent
 from stepstream import Carry, Session, Sliding, Tumbling
 from stepstream.live import snapshot
 from stepstream.live.state import StreamState
@@ -14,6 +14,7 @@ from hypothesis import given, settings  # noqa: E402  (importorskip comes first)
 from hypothesis import strategies as st  # noqa: E402
 
 MODEL = question()
+SMALL = model_of(recurrent("gru", 3, 4), recurrent("lstm", 4, 2, sequences=False), dense(2, 1))
 SAMPLES = np.random.default_rng(9).normal(size=(24, 3)).astype(np.float32)
 KINDS = ["carry", "tumbling(7)", "sliding(7, by=states)", "sliding(7, stride=3, by=states)", "sliding(7, by=recompute)"]
 calm = settings(deadline=None, derandomize=True, max_examples=40)
@@ -124,6 +125,22 @@ def test_whatever_is_done_to_a_stream_it_answers_on_its_samples(tmp_path_factory
             assert other.step(x, mask=mask) == y
             done += [(x, mask)] * (call != "peek")
         assert stream.age == len(done)
+
+
+@calm
+@given(st.integers(1, 12), st.data())
+def test_sliding_is_the_whole_pass_whatever_the_window_and_the_masks(n, data):
+    stride = data.draw(st.integers(1, n))
+    masks = np.array(data.draw(st.lists(st.lists(st.booleans(), min_size=24, max_size=24), min_size=1, max_size=3)))
+    x = np.stack([SAMPLES, SAMPLES[::-1], -SAMPLES])[: len(masks)]
+    for by in ("recompute", "states"):
+        executor = Sliding(n, stride, by=by).on(SMALL.executor)[1]
+        state = executor.initial_state(len(x))
+        for t in range(24):
+            (y,), state = executor.step(x[:, t], state, masks[:, t])
+            first = next(a for a in range(0, t + 1, stride) if t + 1 - a <= n)
+            (whole,) = SMALL.executor.last(x[:, first : t + 1], masks[:, first : t + 1])
+            assert y.tobytes() == whole.tobytes()
 
 
 @calm

@@ -168,12 +168,24 @@ def test_a_state_that_has_seen_enough_does_not_grow_on():
         model.stream(Sliding(5, stride=4, by=by)).steps(np.ones((50, 1)))  # the sixth would be 1e45
 
 
+def test_a_place_without_a_state_holds_nothing():
+    """Not yet started, or with more samples than the window has: state 0 of two has seen 8."""
+    stream = question().stream("sliding(5, stride=4, by=states)")
+    for age, used in ((1, 0), (8, 1)):
+        while stream.age < age:
+            stream.step(SAMPLES[stream.age])
+        for slots in (stream.state["lstm_0"], stream.state["lstm_2"]):
+            for value in slots.values():
+                assert value[used].any()
+                assert not value[1 - used].any()
+
+
 def test_the_cheaper_way_is_taken_and_said():
     small, wide = question(), model_of(recurrent("lstm", 3, 8, sequences=False), dense(8, 1500), dense(1500, 1500))
     assert cheaper(small.executor, 7) == "states"
     assert cheaper(wide.executor, 7) == "recompute"  # its large layers need only the last value
     assert cheaper(wide.executor, 7, stride=7) == "states"
-    assert cheaper(small.executor, 1) == "recompute"
+    assert cheaper(small.executor, 1) == cheaper(wide.executor, 1) == "recompute"
     assert cheaper(small.executor, 100_000) == "recompute"  # 96 floats for each state are too many
     assert costs(small.executor, 100)["states"] < costs(small.executor, 100)["recompute"]
     stream = small.stream("sliding(7)")
@@ -224,7 +236,7 @@ def test_a_file_of_one_stream_has_columns(by, tmp_path):
         own = {f"lstm_{i}/{s}": (1, 5, units) for i, units in ((0, 32), (2, 16)) for s in "hc"}
         raw = {"sliding/samples": (1, 5, 3), "sliding/mask": (1, 5)}
         assert shapes == {"sliding/count": (1,), **(own if by == "states" else raw)}
-        assert file["state/sliding/count"][()].tolist() == [5]
+        assert file["state/sliding/count"][()].tolist() == [7 if by == "states" else 5]  # wraps at once without a ring
     twin = model.stream(Sliding(5, by=by))
     twin.load(tmp_path / "state.h5")
     assert twin.age == 7

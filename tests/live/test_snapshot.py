@@ -229,6 +229,7 @@ def test_the_recipe_is_for_layers_of_their_own(tmp_path, owners, expected):
         else:
             assert set(file) == {"state", "keys", "age", "samples", "time"}
             assert set(file["state"]) == set(expected)
+            assert len(stream.state) == 2
             assert {name: d.shape for name, d in file["state"][expected[0]].items()} == {"h": (1, 4), "c": (1, 4)}
     twin.load(tmp_path / "state.h5")
     assert (twin.age, twin.time, twin.snapshot().samples) == (4, 12.5, 4)
@@ -236,9 +237,11 @@ def test_the_recipe_is_for_layers_of_their_own(tmp_path, owners, expected):
     snapshot.describe(tmp_path / "state.h5")
 
 
-def test_a_layer_called_like_another_ones_node(tmp_path):
+@pytest.mark.parametrize(("third", "expected"), [("other", ["a", "b", "other"]), ("a", ["a", "b", "c"])])
+def test_a_layer_called_twice_beside_another(third, expected, tmp_path):
+    """The other keeps its name, unless that is a node's."""
     op, params, weights = recurrent("lstm", 3, 3)
-    nodes = [("a", "twice", 1), ("b", "twice", 1), ("c", "a", 2)]
+    nodes = [("a", "twice", 1), ("b", "twice", 1), ("c", third, 2)]
     chain = [Node(n, op, (s,), params, weights, layer, i) for (n, layer, i), s in zip(nodes, "xab", strict=True)]
     graph = Graph((("x", TensorSpec((3,), TimeRole.SEQUENCE)),), tuple(chain), (("c", "c"),))
     model = Model(Reading(graph, (), (), 7, Provenance("test", "test")))
@@ -246,7 +249,7 @@ def test_a_layer_called_like_another_ones_node(tmp_path):
     stream.steps(SAMPLES[:3])
     stream.save(tmp_path / "state.h5")
     with h5py.File(tmp_path / "state.h5") as file:
-        assert sorted(file["state"]) == ["a", "b", "c"]
+        assert sorted(file["state"]) == expected
     twin.load(tmp_path / "state.h5")
     assert twin.snapshot().row.tobytes() == stream.snapshot().row.tobytes()
 

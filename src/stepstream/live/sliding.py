@@ -27,6 +27,7 @@ MAX_STATES_FLOATS = 2**22  # of one stream, before memory alone decides for reco
 
 # measured by bench/sliding.py
 CALL_US = 40.0  # one layer with a state on one sample, however small: Python's and NumPy's calls
+RING_US = 100.0  # keeping a ring of states, however small
 MULTIPLY_ADDS_PER_US = 10_000.0
 STATE_FLOATS_PER_US = 100.0  # activations and copies
 
@@ -63,7 +64,7 @@ def costs(executor: Whole, n: int, stride: int = 1) -> dict[str, float]:
     each = over_time / MULTIPLY_ADDS_PER_US + activations
     return {
         "recompute": n * (calls * CALL_US + each) + once / MULTIPLY_ADDS_PER_US,
-        "states": calls * CALL_US + states * (each + once / MULTIPLY_ADDS_PER_US),
+        "states": RING_US + calls * CALL_US + states * (each + once / MULTIPLY_ADDS_PER_US),
     }
 
 
@@ -191,10 +192,12 @@ class States(SlidingExecutor):
         seen = np.where(started < 0, 0, count[:, None] - self.stride * started)  # with this sample
         idle = (seen < 1) | (seen > self.n)
         nothing = self.inner.initial_state(1)
-        rows = np.where((idle | (seen == 1)).reshape(-1, 1), nothing, self._split(state))
+        rows = self._split(state)
+        rows[(idle | (seen == 1)).reshape(-1)] = nothing
         ys, new = self.inner.step(np.repeat(x, k, axis=0), rows, None if mask is None else np.repeat(mask, k))
         oldest = np.where(idle, 0, seen).argmax(axis=1) + k * np.arange(s)
-        new = np.where(idle.reshape(-1, 1), nothing, new)  # else it would go on without end, and overflow
+        if idle.any():
+            new = np.where(idle.reshape(-1, 1), nothing, new)  # one sample into nothing is no state of the stream's
         return tuple(y[oldest] for y in ys), self._joined(new, self.wrapped(count).astype(new.dtype))
 
     def _split(self, state: Array) -> Array:

@@ -212,17 +212,20 @@ def _time(file: Group, where: str) -> float | None:
     return None if value is None else float(value)
 
 
-def _columns(model: Model, executor: Executor) -> dict[str, tuple[slice, tuple[int, ...]]]:
-    """Dataset name -> the slot's columns in a state row, and its shape.
-
-    `state/{layer}/{slot}`, with the node's id for a layer that occurs twice.
-    """
+def owners(model: Model, executor: Executor) -> dict[str, str]:
+    """Node id -> the name under which its state goes: its layer's, or its own for a layer that occurs twice."""
     layers = {n.id: n.layer for n in model.graph.nodes}
     owners = {node: layers.get(node, node) for node, _ in executor.slots}
     count = Counter(owners.values())
     names = {node: layer if count[layer] == 1 else node for node, layer in owners.items()}
     if len(set(names.values())) != len(names):  # an id that is another layer's name
-        names = {node: node for node in names}
+        return {node: node for node in names}
+    return names
+
+
+def _columns(model: Model, executor: Executor) -> dict[str, tuple[slice, tuple[int, ...]]]:
+    """Dataset name, `state/{owner}/{slot}` -> the slot's columns in a state row, and its shape."""
+    names = owners(model, executor)
     out, at = {}, 0
     for node, slot in executor.slots:
         out[f"state/{_component(names[node])}/{slot.name}"] = (slice(at, at + slot.size), slot.shape)

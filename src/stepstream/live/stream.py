@@ -109,13 +109,14 @@ class Stream:
     def state(self) -> dict[str, dict[str, Array]]:
         """Copies of the state by layer name: {"lstm": {"h": (units,), "c": (units,)}}.
 
-        Under sliding(n) by states each has the axis of the ring in front, (states, units); by recompute there are the
-        last samples instead, {"sliding": {"samples": (n, features), "mask": (n,), "count": ()}}.
+        A layer that is called twice goes by its nodes' names. Under sliding(n) by states each has the axis of the ring
+        in front, (states, units); by recompute there are the last samples instead, {"sliding": {"samples":
+        (n, features), "mask": (n,), "count": ()}}.
         """
-        layers = {n.id: n.layer for n in self.model.graph.nodes}
+        names = snapshot.owners(self.model, self._executor)
         out: dict[str, dict[str, Array]] = {}
         for (node, slot), value in self._executor.unpack(self._state.row).items():
-            out.setdefault(layers.get(node, node), {})[slot] = value
+            out.setdefault(names[node], {})[slot] = value
         return out
 
     def step(self, x: Sample, time: float | None = None, mask: bool | None = None) -> Output:
@@ -159,7 +160,8 @@ class Stream:
     def fork(self) -> Stream:
         """A second stream that goes on from the same state."""
         with self._one_thread():
-            twin = Stream(self.model, self.windowing)
+            twin = Stream(self.model, self._resolved)
+            twin.windowing = self.windowing
             twin._state, twin._says_restart = self._state, self._says_restart
             return twin
 
@@ -183,12 +185,12 @@ class Stream:
     def save(self, path: str | Path) -> None:
         """Write the state to an HDF5 file by atomic replacement: docs/reference/state-files.md."""
         with self._one_thread():
-            snapshot.save(path, self.model, self.windowing, self._state)
+            snapshot.save(path, self.model, self._resolved, self._state)
 
     def load(self, path: str | Path) -> None:
         """Go on from a saved state. Raises StateError, naming both sides, for another model's or windowing's."""
         with self._one_thread():
-            self._state = snapshot.load(path, self.model, self.windowing)
+            self._state = snapshot.load(path, self.model, self._resolved)
 
     @contextmanager
     def _one_thread(self) -> Iterator[None]:
