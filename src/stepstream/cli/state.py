@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,7 +11,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from stepstream.cli.app import app, console
+from stepstream.cli.app import app, console, print_json
 from stepstream.cli.options import JsonOption
 from stepstream.live import snapshot
 
@@ -34,7 +33,7 @@ def show(
     """Say which model and windowing a state belongs to, and what it holds."""
     about = snapshot.describe(file)
     if as_json:
-        print(json.dumps(about, indent=2))
+        print_json(about)
         return
     out = console()
     for name, value in about["attributes"].items():
@@ -53,4 +52,7 @@ def show(
 def _time(value: Any) -> str:
     if value is None or not np.isfinite(value):
         return ""
-    return datetime.fromtimestamp(value, UTC).isoformat()
+    try:
+        return datetime.fromtimestamp(value, UTC).isoformat()
+    except (ValueError, OverflowError, OSError):  # seconds of another count, milliseconds for example
+        return f"{value:.15g}"
