@@ -32,7 +32,25 @@ def command_line() -> Iterator[str]:
         "2 an error, 130 and 143 stopped by Ctrl-C and SIGTERM, with the state saved. `NO_COLOR` is honoured.",
         "",
     )
+    yield RUNNING
     yield from _command("stepstream", typer.main.get_command(app))
+
+
+RUNNING = """## Records, restarts and signals
+
+- A record is one line, in UTF-8; a quoted CSV cell cannot hold a line's end. Names are different, in a header as in a
+  JSON object. A key is a text or a number and is kept as text: 1, 1.0 and "1" are one stream. A number as a time is
+  always epoch seconds, so that a date needs its dashes.
+- With `--state` a **file** is read from the record at which the run before stopped, with the same `--features`,
+  `--key`, `--time`, `--end` and header; a last line without its end is left for the next run. **Standard input and
+  named pipes** start anew: the streams go on, with the first record that arrives.
+- `--out` goes on where the run before stopped: over the same input answers after the saved state are cut off, because
+  they come again; otherwise nothing is cut. A file that the run before did not write is refused.
+- Ctrl-C and SIGTERM end a file after the record in hand, and a pipe after all lines that have been read. A second one
+  ends the process at once, with the state as it was last saved. Where the reader of the answers leaves, the state is
+  saved as of the last answer that went out.
+- Files are read everywhere; waiting for lines of a pipe needs POSIX (Linux, macOS).
+"""
 
 
 def _command(name: str, command: Any) -> Iterator[str]:

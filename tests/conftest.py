@@ -18,6 +18,17 @@ def motions():
 
 
 @pytest.fixture
+def path(motions):
+    """The packaged model, as an argument of a command."""
+    return str(motions / "model.keras")
+
+
+@pytest.fixture
+def recording(motions):
+    return motions / "recording.csv"
+
+
+@pytest.fixture
 def model(motions):
     return stepstream.load(motions / "model.keras", features=["x", "y", "z"])
 

@@ -24,7 +24,11 @@ SLIDING = "tests/live/test_sliding.py"
 SAMPLE = "tests/live/test_sample.py"
 GRAPH = "tests/graph/test_graph.py"
 VERIFY = "tests/test_verify.py"
+ARRAYS = "tests/test_arrays.py"
+REFERENCE = "tests/test_reference.py"
 RUN = "tests/cli/test_run.py"
+RESUME = "tests/cli/test_resume.py"
+ROWS = "tests/cli/test_rows.py"
 FILES = "tests/formats/test_keras_files.py"
 
 SPLIT = "i, f, g, o = np.split"
@@ -106,12 +110,20 @@ MUTATIONS = {
     "the other side's error as the measure": ("testing.py", "10 * measure.noise)", "10 * difference(theirs, measure.exact))", VERIFY),
     "the wrong position named": ("testing.py", '"position": positions[check.position]})\n\n\ndef _reference', '"position": 0})\n\n\ndef _reference', VERIFY),
     "bits compared with a tolerance": ("testing.py", "float(d.max(initial=0)), where, 0, not differs.any())", "float(d.max(initial=0)), where, 0, True)", VERIFY),
+    "a stateful reference not reset": ("reference.py", "        for layer in self._stateful:\n            layer.reset_states()", "        pass", REFERENCE),
+    "a stateful reference that forgets taken as a proof": ("reference.py", "if len(ends) > 1 and all(", "if False and all(", REFERENCE),
     # the command line
-    "an input taken up one record too far": ("cli/run.py", 'range(1, position["records"] + 1)', 'range(1, position["records"] + 2)', RUN),
-    "the output not cut back": ("cli/run.py", "file.truncate(done)\n            file.seek(done)", "file.seek(0, 2)", RUN),
-    "the end of a stream ignored": ("cli/run.py", "        if ended:\n            stream.reset()\n", "", RUN),
-    "every record its own stream": ("cli/run.py", "if key not in self.streams:", "if True:", RUN),
-    "skipped records count as samples": ("cli/run.py", "if not self.skip:", "if False:", RUN),
+    "an input taken up one record too far": ("cli/job.py", 'range(1, saved["records"] + 1)', 'range(1, saved["records"] + 2)', RESUME),
+    "the output not cut back": ("cli/sink.py", "        if before.same_input:\n            return done", "", RESUME),
+    "any output gone on with": ("cli/sink.py", 'if (digest(head), digest(tail)) != (', "if False and (", RESUME),
+    "the answer that found no reader saved": ("cli/run.py", "                job.take_back()", "                pass", RESUME),
+    "lines in hand dropped at a signal": ("cli/run.py", "if stop.code is not None and again is not None:", "if stop.code is not None:", RESUME),
+    "an unfinished last line consumed": ("cli/lines.py", 'if whole and not line.endswith(b"\\n")', "if False", RESUME),
+    "the end of a stream ignored": ("cli/job.py", "        if ended:\n            stream.reset()\n", "", RUN),
+    "every record its own stream": ("cli/job.py", "if key not in self.streams:", "if True:", RUN),
+    "skipped records count as samples": ("cli/job.py", "if not self.skip:", "if False:", RUN),
+    "what is no UTF-8 replaced": ("cli/lines.py", "content.decode()", 'content.decode("utf-8", "replace")', ROWS),
+    "masked values accepted": ("arrays.py", "if _masked(values):", "if False:", ARRAYS),
 }  # fmt: skip
 
 

@@ -20,6 +20,7 @@ from stepstream.graph.ir import Array, TimeRole
 from stepstream.live.state import Executor
 from stepstream.live.windowing import Carry, Sliding, Windowing
 from stepstream.ops.executor import NumpyExecutor
+from stepstream.reference import Reference
 
 if TYPE_CHECKING:
     from stepstream.live.stream import Stream
@@ -106,11 +107,12 @@ def verify(model: Model, x: ArrayLike | None, expected: ArrayLike | None, refere
     if expected is not None:
         checks.append(_expected(model, data, float32(expected, "numbers as expected outputs")))
     if reference is not None:
-        if not hasattr(reference, "predict_on_batch"):
-            raise InputError(f"reference: expected a Keras model, got {type(reference).__name__}")
-        fixed = reference.input_shape[1] or 0
-        long = x is None and fixed > data.shape[1]  # the contract needs no more than a few samples
-        checks.append(_reference(model, samples(model, time=fixed) if long else data, reference))
+        other = Reference(reference, model.graph.inputs, list(zip(model.output_names, model.output_sizes, strict=True)))
+        if x is None and (time := other.samples(data.shape[1])) > data.shape[1]:
+            data = samples(model, time=time)  # the contract needs no more than a few samples
+        found, said = _reference(model, data, other)
+        checks += found
+        notes += said
     if expected is None and reference is None:
         notes.append("compared with itself alone: give expected outputs or a live Keras model to compare with")
     return Verification(tuple(checks), tuple(notes))
@@ -284,29 +286,17 @@ def _expected(model: Model, x: Array, expected: Array) -> Check:
     return Check(**{**asdict(check), "position": positions[check.position]})
 
 
-def _reference(model: Model, x: Array, reference: Any) -> Check:
-    time = x.shape[1]
-    fixed = reference.input_shape[1]
-    if fixed is not None and fixed > time:
-        raise InputError(f"the reference takes {fixed} samples, got {time}; give x with at least that many")
-    x = x[:, :fixed]
-    flat = x[..., 0] if model.indices is not None and len(reference.input_shape) == 2 else x
-
-    def run(data: Array) -> Array:
-        ys = reference.predict_on_batch(data)
-        ys = list(ys.values()) if isinstance(ys, dict) else ys if isinstance(ys, list | tuple) else [ys]
-        return np.concatenate([np.asarray(y) for y in ys], axis=-1)
-
-    full = run(flat)
-    if full.ndim == 3:
-        positions = list(range(x.shape[1]))
-        theirs = full
-    else:
-        positions = [x.shape[1] - 1] if fixed is not None else list(range(x.shape[1]))
-        theirs = np.stack([run(flat[:, : t + 1]) for t in positions], axis=1)
-    measure = yardstick(model, x).at(positions)
-    ours = stepped(model.executor, x)[:, positions]
-    module = type(reference).__module__.partition(".")[0]
-    check = compare("step equals the reference", f"live {module}", ours, theirs, measure)
-    assert check.position is not None
-    return Check(**{**asdict(check), "position": positions[check.position]})
+def _reference(model: Model, x: Array, reference: Reference) -> tuple[list[Check], list[str]]:
+    """One check for each output, at the positions that the reference has answers for."""
+    answers, notes = reference.answers(x)
+    measure, ours = yardstick(model, x), stepped(model.executor, x)
+    checks, at = [], 0
+    for size, theirs in zip(model.output_sizes, answers, strict=False):  # there may be none
+        where, units = list(theirs.positions), slice(at, at + size)
+        at += size
+        name = "step equals the reference" + (f", output {theirs.output!r}" if len(model.output_sizes) > 1 else "")
+        part = Yardstick(measure.exact[:, where, units], measure.noise[:, where, units])
+        check = compare(name, f"live {reference.framework}", ours[:, where, units], theirs.values, part)
+        assert check.position is not None
+        checks.append(Check(**{**asdict(check), "position": where[check.position]}))
+    return checks, notes

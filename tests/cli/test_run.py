@@ -8,46 +8,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from datetime import datetime
 
 import numpy as np
 import pytest
 
 import stepstream
-
-STEPSTREAM = [sys.executable, "-m", "stepstream"]
-HEADER = "key,time,age,dense,complete,beyond_training_length"
-
-
-@pytest.fixture
-def path(motions):
-    return str(motions / "model.keras")
-
-
-@pytest.fixture
-def recording(motions):
-    return motions / "recording.csv"
-
-
-def run(*arguments, data=None, code=0, env=None):
-    out = subprocess.run(
-        [*STEPSTREAM, *map(str, arguments)],
-        input=data,
-        capture_output=True,
-        check=False,
-        env={**os.environ, **(env or {})},
-        timeout=120,
-    )
-    assert out.returncode == code, out.stderr.decode()
-    return out
-
-
-def rows(out):
-    return list(csv.DictReader(io.StringIO(out.stdout.decode() if hasattr(out, "stdout") else out)))
-
-
-KEYED = ("--key", "key", "--time", "time", "--windowing", "carry")
+from command import HEADER, KEYED, STEPSTREAM, rows, run
 
 
 def test_every_record_gets_the_answer_of_its_stream(path, recording, model):
@@ -142,9 +109,7 @@ def test_answers_arrive_line_by_line(path):
         assert process.wait(30) == 0
 
 
-@pytest.mark.parametrize(
-    "options", ["--key device", "--time when", "--end last", "--features a,b,z", "--features a,b", "--key a"]
-)
+@pytest.mark.parametrize("options", ["--key device", "--time when", "--end last", "--features a,b,z", "--key a"])
 def test_columns_that_are_not_there_are_no_bad_records(path, options):
     """Skipping would skip everything."""
     arguments = ("run", path, "--windowing", "carry", "--on-bad", "skip", *options.split())
@@ -161,40 +126,6 @@ def test_a_file_is_not_read_and_written_at_once(path, tmp_path):
         out = run("run", path, data, "--windowing", "carry", *options, code=2)
         assert b"expected another file" in out.stderr
     assert data.read_text() == "a,b,c\n1,2,3\n"
-
-
-def test_another_input_is_said(path, tmp_path):
-    for name in ("one.csv", "two.csv"):
-        (tmp_path / name).write_text(f"a,b,c\n1,2,{len(name)}\n{name[0] == 'o':d},2,3\n")
-    options = ("--windowing", "carry", "--state", tmp_path / "state.h5")
-    run("run", path, tmp_path / "one.csv", *options)
-    second = run("run", path, tmp_path / "two.csv", *options)
-    assert b"of another input" in second.stderr
-    assert [r["age"] for r in rows(second)] == ["3", "4"]
-    again = run("run", path, tmp_path / "two.csv", *options)
-    assert b"of another input" not in again.stderr
-    assert rows(again) == []
-
-
-def test_a_full_disk_loses_no_record(path, recording, tmp_path):
-    """The output cannot grow; what was not written is written by the next run."""
-    expected = run("run", path, recording, *KEYED).stdout
-    files = ["--state", str(tmp_path / "s.h5"), "--out", str(tmp_path / "o.csv")]
-    arguments = ["run", path, str(recording), *KEYED, *files]
-    code = (
-        "import resource, signal, sys\n"
-        "sys.dont_write_bytecode = True\n"
-        "from stepstream.cli.main import main\n"
-        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))\n"
-        "main()\n"
-    )
-    command = [sys.executable, "-c", code, *arguments, "--save-every", "0"]
-    out = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert out.returncode == 2
-    assert "o.csv: cannot be written: File too large" in out.stderr
-    run(*arguments)
-    assert (tmp_path / "o.csv").read_bytes() == expected
 
 
 @pytest.mark.parametrize(
@@ -270,73 +201,6 @@ def test_missing_files_are_named(path, tmp_path):
     assert b"nowhere.csv" in run("run", path, "nowhere.csv", code=2).stderr
     assert b"nowhere.keras" in run("run", "nowhere.keras", code=2).stderr
     assert b"gone" in run("run", path, "--out", tmp_path / "gone" / "o.csv", data=b"a,b,c\n1,2,3\n", code=2).stderr
-
-
-def test_a_second_run_goes_on_where_the_first_stopped(path, recording, tmp_path):
-    text = recording.read_text()
-    expected = run("run", path, recording, *KEYED).stdout
-    growing, state = tmp_path / "growing.csv", tmp_path / "state.h5"
-    growing.write_text("".join(text.splitlines(keepends=True)[:251]))
-    first = run("run", path, growing, *KEYED, "--state", state).stdout
-    growing.write_text(text)
-    second = run("run", path, growing, *KEYED, "--state", state).stdout
-    assert first + second.partition(b"\n")[2] == expected
-    third = run("run", path, growing, *KEYED, "--state", state).stdout
-    assert third.decode().strip() == HEADER
-
-
-def test_another_input_is_read_from_its_start(path, recording, tmp_path):
-    lines = recording.read_text().splitlines(keepends=True)
-    monday, tuesday, state = tmp_path / "monday.csv", tmp_path / "tuesday.csv", tmp_path / "state.h5"
-    monday.write_text("".join(lines[:301]))
-    tuesday.write_text("".join(lines[:1] + lines[301:]))
-    out = [run("run", path, day, *KEYED, "--state", state).stdout for day in (monday, tuesday)]
-    assert out[0] + out[1].partition(b"\n")[2] == run("run", path, recording, *KEYED).stdout
-
-
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_signals_save_the_state(path, recording, tmp_path, number, code):
-    lines = recording.read_bytes().splitlines(keepends=True)
-    state = tmp_path / "state.h5"
-    command = [*STEPSTREAM, "run", path, *KEYED, "--state", str(state)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        process.stdin.write(b"".join(lines[:101]))
-        process.stdin.flush()
-        first = b"".join(process.stdout.readline() for _ in range(101))
-        process.send_signal(number)
-        assert process.wait(30) == code
-        assert process.stdout.read() == b""
-    second = run("run", path, *KEYED, "--state", state, data=lines[0] + b"".join(lines[101:])).stdout
-    assert first + second.partition(b"\n")[2] == run("run", path, recording, *KEYED).stdout
-
-
-def test_a_killed_run_goes_on_to_the_same_bytes(path, recording, tmp_path):
-    """SIGKILL in the middle: what was written after the last saved state is written again, once."""
-    lines = recording.read_text().splitlines(keepends=True)
-    long, state, out = tmp_path / "long.csv", tmp_path / "state.h5", tmp_path / "out.csv"
-    with long.open("w") as f:
-        f.write(lines[0])
-        for _ in range(15):
-            f.writelines(lines[1:])
-    keyed = ("--key", "key", "--features", "x,y,z", "--windowing", "carry")
-    expected = run("run", path, long, *keyed).stdout
-    arguments = ["run", path, str(long), *keyed, "--state", str(state), "--out", str(out)]
-    with subprocess.Popen([*STEPSTREAM, *arguments, "--save-every", "0"]) as process:
-        while not state.exists() and process.poll() is None:
-            time.sleep(0.01)
-        process.kill()
-        assert process.wait(30) == -signal.SIGKILL
-    assert out.stat().st_size < len(expected)
-    run(*arguments)
-    assert out.read_bytes() == expected
-
-
-def test_a_closed_pipe_is_quiet(path, recording, tmp_path):
-    options = "--key key --features x,y,z --windowing carry"
-    shell = f"{sys.executable} -m stepstream run {path} {recording} {options} | head -n 2"
-    out = subprocess.run(["bash", "-c", shell], capture_output=True, check=True, timeout=60)
-    assert len(out.stdout.splitlines()) == 2
-    assert out.stderr == b""
 
 
 def test_no_color_and_no_terminal(path):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import json
+import math
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -19,6 +21,19 @@ app = typer.Typer(
 def console() -> Console:
     """Data goes to stdout plainly; Rich honours NO_COLOR and a missing terminal."""
     return Console(highlight=False)
+
+
+def print_json(data: Any) -> None:
+    """JSON for a program. Infinity and NaN are no JSON, so they are null."""
+    print(json.dumps(_finite(data), indent=2, allow_nan=False))
+
+
+def _finite(data: Any) -> Any:
+    if isinstance(data, dict):
+        return {k: _finite(v) for k, v in data.items()}
+    if isinstance(data, list | tuple):
+        return [_finite(v) for v in data]
+    return None if isinstance(data, float) and not math.isfinite(data) else data
 
 
 def _version(asked: bool) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from stepstream.cli.app import app, console
-from stepstream.cli.options import JsonOption, ModelArgument, ScaleOption, TrainingLengthOption, load_model
+from stepstream.cli.app import app, console, print_json
+from stepstream.cli.options import JsonOption, ModelArgument, ScaleOption, TrainingLengthOption, load_model, names_of
 from stepstream.report import COLUMNS, Report
 
 
@@ -22,9 +21,9 @@ def check(
     as_json: JsonOption = False,
 ) -> None:
     """Say what a model is and whether it steps; exit 1 when something is in the way."""
-    report = load_model(Path(model), training_length, scale, features.split(",") if features else None).check()
+    report = load_model(Path(model), training_length, scale, names_of("--features", features)).check()
     if as_json:
-        print(json.dumps(report.to_dict(), indent=2))
+        print_json(report.to_dict())
     else:
         show(report)
     raise typer.Exit(0 if report.ok else 1)

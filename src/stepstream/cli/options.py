@@ -29,6 +29,18 @@ def load_model(
     return load(model, training_length, None if scale is None else read_scale(scale), features)
 
 
+def names_of(option: str, text: str | None, count: int | None = None) -> list[str] | None:
+    """Names separated by commas, blanks around them dropped; raises InputError for empty and repeated ones."""
+    if text is None:
+        return None
+    names = [n.strip() for n in text.split(",")]
+    if not all(names) or len(set(names)) != len(names):
+        raise InputError(f"{option}: expected different names separated by commas, got {text!r}")
+    if count is not None and len(names) != count:
+        raise InputError(f"{option}: expected {count} columns, got {names}")
+    return names
+
+
 def read_scale(path: Path) -> tuple[list[float], list[float]]:
     """(mean, std) from a JSON file; raises InputError."""
     try:

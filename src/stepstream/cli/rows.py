@@ -3,37 +3,29 @@
 from __future__ import annotations
 
 import csv
-import gzip
-import io
 import json
-import math
 import os
-import select
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from stepstream.cli.lines import Line, file_lines, pipe_lines, text_lines
 from stepstream.errors import InputError
 
-MAX_LINE_BYTES = 2**20
 GZIP_MAGIC = b"\x1f\x8b"  # RFC 1952
-POLL_SECONDS = 0.2  # how soon a signal is seen while no line arrives
+PARQUET_MAGIC = b"PAR1"
 
 
 @dataclass(frozen=True)
 class Record:
-    """One record: `line` counts from 1 in the file; `error` says why there are no fields.
-
-    table: whether all records have the same columns, as in CSV and Parquet.
-    """
+    """One record: `line` counts from 1 in the file; `error` says why there are no fields."""
 
     line: int
     fields: Mapping[str, Any]
     error: str | None = None
-    table: bool = False
 
 
 @dataclass(frozen=True)
@@ -46,12 +38,16 @@ class Source:
     consumed: Callable[[], int] = int
 
 
-def open_rows(path: Path | None, delimiter: str, header: bool, stopped: Callable[[], bool]) -> Source:
+def open_rows(
+    path: Path | None, delimiter: str, header: bool, stopped: Callable[[], bool], whole_lines: bool = False
+) -> Source:
     """The records of a file, told apart by its name, or of standard input, told apart by its first character.
 
-    Without a header the columns are called "0", "1", ... `stopped` is asked while standard input is silent.
+    A record is one line; an unclosed quote must not swallow those after it, nor hold up a pipe. Without a header the
+    columns are called "0", "1", ... `stopped` is asked while a pipe is silent. whole_lines: leave a file's last line
+    where it has no end.
     """
-    source = _open(path, delimiter, header, stopped)
+    source = _open(path, delimiter, header, stopped, whole_lines)
     return replace(source, records=_named(source.name, source.records))
 
 
@@ -62,15 +58,15 @@ def _named(name: str, records: Iterator[Record]) -> Iterator[Record]:
         raise InputError(f"{name}: {e}") from e
 
 
-def _open(path: Path | None, delimiter: str, header: bool, stopped: Callable[[], bool]) -> Source:
+def _open(path: Path | None, delimiter: str, header: bool, stopped: Callable[[], bool], whole_lines: bool) -> Source:
     if path is None:
-        lines = _pipe_lines(sys.stdin.fileno(), stopped)
-        return Source("standard input", _parse(lines, None, delimiter, header))
+        if sys.stdin is None:
+            raise InputError("expected records on standard input, got a closed one; name a file")
+        return _pipe("standard input", sys.stdin.fileno(), delimiter, header, stopped)
     try:
         suffixes = [s.lower() for s in path.suffixes]
         if path.exists() and not path.is_file() and not path.is_dir():  # a named pipe, a terminal
-            lines = _pipe_lines(os.open(path, os.O_RDONLY), stopped)
-            return Source(str(path), _parse(lines, None, delimiter, header))
+            return _pipe(str(path), os.open(path, os.O_RDONLY), delimiter, header, stopped)
         size = path.stat().st_size
         if suffixes[-1:] == [".parquet"]:
             return _parquet(path, size)
@@ -79,99 +75,106 @@ def _open(path: Path | None, delimiter: str, header: bool, stopped: Callable[[],
         raise InputError(f"{path}: {e.strerror}") from e
     compressed = raw.peek(2)[:2] == GZIP_MAGIC or suffixes[-1:] == [".gz"]
     kind = (suffixes[-2:-1] if suffixes[-1:] == [".gz"] else suffixes[-1:]) or [""]
-    stream = gzip.GzipFile(fileobj=raw) if compressed else raw
-    lines = _file_lines(io.BufferedReader(stream) if compressed else stream)
+    lines = file_lines(raw, compressed, str(path), whole_lines)
     if kind[0] == ".tsv" and delimiter == ",":
         delimiter = "\t"
     is_json = kind[0] in {".jsonl", ".ndjson", ".json"}
-    return Source(str(path), _parse(lines, is_json, delimiter, header), size, raw.tell)
+    records = _parse(lines, is_json, delimiter, header)
+    return Source(str(path), records, size, lambda: size if raw.closed else raw.tell())
 
 
-def _file_lines(stream: Any) -> Iterator[bytes]:
-    try:
-        while line := stream.readline(MAX_LINE_BYTES + 1):
-            yield line
-    except (OSError, EOFError) as e:
-        raise InputError(f"cannot be read: {e}") from e
+def _pipe(name: str, descriptor: int, delimiter: str, header: bool, stopped: Callable[[], bool]) -> Source:
+    lines = pipe_lines(descriptor, name, stopped)
+    return Source(name, _parse(_uncompressed(lines), None, delimiter, header))
 
 
-def _pipe_lines(descriptor: int, stopped: Callable[[], bool]) -> Iterator[bytes]:
-    """Lines as they arrive. A signal must not lose one, so it only raises a flag, which is looked at in pauses."""
-    pending = b""
-    while not stopped():
-        if not select.select([descriptor], [], [], POLL_SECONDS)[0]:
-            continue
-        data = os.read(descriptor, 65536)
-        *lines, pending = (pending + data).split(b"\n")
-        for line in lines:
-            yield line + b"\n"
-        if not data or len(pending) > MAX_LINE_BYTES:
-            if pending:
-                yield pending
-            return
+def _uncompressed(lines: Iterator[bytes]) -> Iterator[bytes]:
+    first = next(lines, b"")
+    for magic, cure in (
+        (GZIP_MAGIC, "gzip; pipe it through `gzip -dc`"),
+        (PARQUET_MAGIC, "Parquet, which is read from its end; name the file"),
+    ):
+        if first.startswith(magic):
+            raise InputError(f"expected lines of CSV or JSON, got {cure}")
+    yield from chain([first] if first else [], lines)
 
 
 def _parse(lines: Iterator[bytes], is_json: bool | None, delimiter: str, header: bool) -> Iterator[Record]:
-    text = _decoded(lines)
+    text = text_lines(lines)
     first = next(text, None)
     if first is None:
         return
     if is_json is None:
-        is_json = first.lstrip().startswith("{")
-    chained = _chain(first, text)
+        is_json = first.text.lstrip().startswith("{")
+    chained = chain([first], text)
     yield from _json_lines(chained) if is_json else _csv(chained, delimiter, header)
 
 
-def _chain(first: str, rest: Iterator[str]) -> Iterator[str]:
-    yield first
-    yield from rest
-
-
-def _decoded(lines: Iterator[bytes]) -> Iterator[str]:
-    for number, line in enumerate(lines):
-        if len(line) > MAX_LINE_BYTES:
-            raise InputError(f"line {number + 1} is longer than {MAX_LINE_BYTES} bytes")
-        yield line.decode("utf-8-sig" if number == 0 else "utf-8", "replace")
-
-
-def _json_lines(lines: Iterator[str]) -> Iterator[Record]:
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            fields = json.loads(line)
-        except (ValueError, RecursionError) as e:
-            yield Record(number, {}, f"expected a JSON object, got {line.strip()[:60]!r}: {e}")
-            continue
+def _json_lines(lines: Iterator[Line]) -> Iterator[Record]:
+    for number, text, error in lines:
+        fields: Any = {}
+        if error is None:
+            try:
+                fields = json.loads(text, object_pairs_hook=_different)
+            except (ValueError, RecursionError) as e:
+                error = f"expected a JSON object, got {text.strip()[:60]!r}: {e}"
         if isinstance(fields, dict):
-            yield Record(number, fields)
+            yield Record(number, fields, error)
         else:
             yield Record(number, {}, f"expected a JSON object, got {type(fields).__name__}")
 
 
-def _csv(lines: Iterator[str], delimiter: str, header: bool) -> Iterator[Record]:
-    reader = csv.reader(lines, delimiter=delimiter)
+def _different(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) != len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"expected different names, got {[n for n in fields if names.count(n) > 1]} twice")
+    return fields
+
+
+def _csv(lines: Iterator[Line], delimiter: str, header: bool) -> Iterator[Record]:
     names: Sequence[str] | None = None
-    while True:
-        try:
-            cells = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as e:
-            yield Record(reader.line_num, {}, f"not readable as CSV: {e}")
-            continue
-        if not cells:
-            continue
-        if names is None:
-            names = [c.strip() for c in cells] if header else [str(i) for i in range(len(cells))]
-            if len(set(names)) != len(names):
-                raise InputError(f"line 1: expected different column names, got {names}")
+    for line in lines:
+        cells, error = _cells(line, delimiter)
+        if names is None and error is None:
+            names = _column_names(cells, line.number) if header else [str(i) for i in range(len(cells))]
             if header:
                 continue
-        if len(cells) != len(names):
-            yield Record(reader.line_num, {}, f"expected {len(names)} columns, got {len(cells)}")
-        else:
-            yield Record(reader.line_num, dict(zip(names, cells, strict=True)), table=True)
+        if names is None and header:
+            raise InputError(f"line {line.number}: {error}")
+        if error is None and names is not None and len(cells) != len(names):
+            error = f"expected {len(names)} columns, got {len(cells)}"
+        yield Record(line.number, {} if error else dict(zip(names or (), cells, strict=True)), error)
+
+
+def _cells(line: Line, delimiter: str) -> tuple[list[str], str | None]:
+    if line.error is not None:
+        return [], line.error
+    try:
+        cells = next(csv.reader([line.text.rstrip("\r\n") + "\n"], delimiter=delimiter))
+    except csv.Error as e:
+        return [], f"not readable as CSV: {e}"
+    if cells[-1].endswith("\n"):  # the line's end is within quotes
+        return [], "expected a closing quote: a record is one line"
+    return cells, None
+
+
+def _column_names(cells: Sequence[str], line: int) -> list[str]:
+    names = [c.strip() for c in cells]
+    if len(set(names)) != len(names):
+        raise InputError(f"line {line}: expected different column names, got {names}")
+    # pandas calls unnamed columns 0, 1, 2, ...
+    if all(map(_is_number, names)) and names != [str(i) for i in range(len(names))]:
+        raise InputError(f"line {line}: expected column names, but the header holds numbers {names}; use --no-header")
+    return names
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _parquet(path: Path, size: int) -> Source:
@@ -187,28 +190,45 @@ def _parquet(path: Path, size: int) -> Source:
         try:
             with pq.ParquetFile(path) as file:
                 total = file.metadata.num_rows
+                names = file.schema_arrow.names
+                if len(set(names)) != len(names):
+                    raise InputError(f"expected different column names, got {names}")
                 for batch in file.iter_batches(batch_size=4096):
-                    for fields in batch.to_pylist():
+                    table = pyarrow.Table.from_batches([batch])
+                    kinds = [f.with_type(_in_microseconds(f.type)) for f in table.schema]
+                    for fields, error in _plain_rows(table.cast(pyarrow.schema(kinds), safe=False)):
                         done += 1
-                        yield Record(done, fields, table=True)
+                        yield Record(done, fields, error)
         except (pyarrow.ArrowException, OSError) as e:
             raise InputError(f"not a readable Parquet file: {e}") from e
 
     return Source(str(path), records(), size, lambda: size * done // max(1, total))
 
 
-def seconds(value: Any) -> float:
-    """Epoch seconds or ISO 8601 (without a zone: UTC) -> seconds since 1970; raises InputError."""
-    if isinstance(value, datetime):
-        return (value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp()
+def _plain_rows(table: Any) -> Iterator[tuple[dict[str, Any], str | None]]:
+    """Rows of Python values, and why one has none: a time may lie outside the years, or zones, that Python knows."""
     try:
-        number = float(value)
-    except (TypeError, ValueError):
-        try:
-            when = datetime.fromisoformat(str(value).strip())
-        except ValueError:
-            raise InputError(f"expected a time in ISO 8601 or epoch seconds, got {value!r}") from None
-        return (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
-    if not math.isfinite(number):
-        raise InputError(f"expected a time in ISO 8601 or epoch seconds, got {value!r}")
-    return number
+        rows = table.to_pylist()
+    except (ValueError, OverflowError, KeyError) as e:
+        if len(table) == 1:
+            yield {}, f"not readable as Python values: {e}"
+            return
+        for i in range(len(table)):
+            yield from _plain_rows(table.slice(i, 1))
+    else:
+        for fields in rows:
+            yield fields, None
+
+
+def _in_microseconds(kind: Any) -> Any:
+    """Python's times have no nanoseconds; without the cast they need pandas."""
+    import pyarrow
+    from pyarrow import types
+
+    if types.is_timestamp(kind) and kind.unit == "ns":
+        return pyarrow.timestamp("us", kind.tz)
+    if types.is_time64(kind) and kind.unit == "ns":
+        return pyarrow.time64("us")
+    if types.is_duration(kind) and kind.unit == "ns":
+        return pyarrow.duration("us")
+    return kind

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,7 +10,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from stepstream.cli.app import app, console
+from stepstream.cli.app import app, console, print_json
 from stepstream.cli.options import JsonOption
 from stepstream.live import snapshot
 
@@ -33,7 +32,7 @@ def show(
     """Say which model and windowing a state belongs to, and what it holds."""
     about = snapshot.describe(file)
     if as_json:
-        print(json.dumps(about, indent=2))
+        print_json(about)
         return
     out = console()
     for name, value in about["attributes"].items():
@@ -54,5 +53,5 @@ def _time(value: Any) -> str:
         return ""
     try:
         return datetime.fromtimestamp(value, UTC).isoformat()
-    except (ValueError, OverflowError, OSError):
-        return str(value)  # no date: a clock of its own
+    except (ValueError, OverflowError, OSError):  # seconds of another count, milliseconds for example
+        return f"{value:.15g}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,7 +10,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from stepstream.cli.app import app, console
+from stepstream.cli.app import app, console, print_json
 from stepstream.cli.options import JsonOption, ModelArgument, ScaleOption, TrainingLengthOption, load_model
 from stepstream.errors import InputError
 from stepstream.graph.ir import Array
@@ -31,9 +30,9 @@ def verify(
     reference, note = (None, "scale given: not compared with Keras") if scale else _keras(model)
     x, y = _array(data), _array(expected)
     result = loaded.verify(x, y, reference)
-    notes = [*([] if reference or expected else result.notes), *([note] if note else [])]
+    notes = [*result.notes, *([note] if note else [])]
     if as_json:
-        print(json.dumps({**result.to_dict(), "notes": notes}, indent=2))
+        print_json({**result.to_dict(), "notes": notes})
     else:
         out = console()
         for check in result.checks:

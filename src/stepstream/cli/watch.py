@@ -1,18 +1,24 @@
-"""The live view: every stream's probability as it evolves."""
+"""What a person watches: every stream's probability as it evolves, or a bar."""
 
 from __future__ import annotations
 
+import sys
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
 from rich.console import Console
 from rich.live import Live
 from rich.markup import escape
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
+from stepstream.cli.rows import Source
+
+BAR_FROM_BYTES = 2**20
 BARS = "▁▂▃▄▅▆▇█"
 MAX_STREAMS = 40  # rows on a screen
 
@@ -42,7 +48,7 @@ class Watch:
         self._last[key] = value, age, complete, beyond
 
     def table(self) -> Table:
-        table = Table(title=self._title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+        table = Table(title=Text(self._title), title_justify="left", title_style="bold", box=None, pad_edge=False)
         table.add_column("stream", style="bold")
         if self._labels:
             table.add_column("truth")
@@ -69,3 +75,23 @@ class Watch:
 
 def _style(value: float) -> str:
     return "green" if value >= 0.5 else "cyan"
+
+
+@contextmanager
+def progress(source: Source, view: Watch | None) -> Iterator[Callable[[], None]]:
+    """A view, a bar on long files when a person watches, or nothing."""
+    if view is not None:
+        with view:
+            yield lambda: None
+    elif source.size is not None and source.size >= BAR_FROM_BYTES and sys.stderr.isatty():
+        columns = (
+            TextColumn("{task.description}", markup=False),  # a path may look like markup
+            BarColumn(),
+            TextColumn("{task.percentage:>3.0f} %"),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+            task = bar.add_task(source.name, total=source.size)
+            yield lambda: bar.update(task, completed=source.consumed())
+    else:
+        yield lambda: None
