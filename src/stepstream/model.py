@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from numbers import Integral
@@ -17,7 +17,7 @@ from stepstream.arrays import float32
 from stepstream.errors import BlockedError, InputError
 from stepstream.formats import keras
 from stepstream.formats.reading import Reading
-from stepstream.graph.ir import Array, Graph
+from stepstream.graph.ir import Array, Graph, TensorSpec, TimeRole
 from stepstream.graph.passes import drop_identities, scale_input
 from stepstream.graph.validate import validate
 from stepstream.live.stream import Stream
@@ -145,37 +145,83 @@ class Model:
         return tuple(self._specs[source].shape[0] for _, source in self.reading.graph.outputs)
 
     @cached_property
-    def indices(self) -> int | None:
-        """For a model that starts with an Embedding: how many indices it knows; else None."""
-        name = self.graph.inputs[0][0]
-        tables = [len(n.weights["table"]) for n in self.graph.nodes if n.op == "embedding" and n.inputs == (name,)]
-        return min(tables, default=None)
+    def indices(self) -> dict[int, int]:
+        """The columns of a sample that go into an Embedding: how many indices it knows, by column."""
+        tables: dict[str, int] = {}
+        for node in self.graph.nodes:
+            if node.op == "embedding":
+                known = len(node.weights["table"])
+                tables[node.inputs[0]] = min(known, tables.get(node.inputs[0], known))
+        return {i: tables[name] for name, at, _ in self._columns() if name in tables for i in range(at.start, at.stop)}
+
+    @cached_property
+    def static(self) -> tuple[int, ...]:
+        """The columns of a sample that hold inputs without time, the same in every sample of a stream."""
+        return tuple(i for _, at, spec in self._columns() if not _timed(spec) for i in range(at.start, at.stop))
+
+    def _columns(self) -> Iterator[tuple[str, slice, TensorSpec]]:
+        """Where each input lies in a sample."""
+        at = 0
+        for name, spec in self.graph.inputs:
+            yield name, slice(at, at + spec.size), spec
+            at += spec.size
 
     def check(self) -> Report:
         """What the model is and whether it steps; prints as a table."""
         return report(self)
 
-    def run(self, X: ArrayLike) -> Array | dict[str, Array]:
+    def run(self, X: ArrayLike | Mapping[str, ArrayLike]) -> Array | dict[str, Array]:
         """The whole model on X (m, time, features), as its framework runs it.
 
-        Returns float32 (m, outputs), or (m, time, outputs) for a model that returns sequences; a dict by output
+        X may also be a dict by input name, (m, time, ...) each, or (m, ...) for an input without time. Returns float32 (m, outputs), or (m, time, outputs) for a model that returns sequences; a dict by output
         name where there are several.
         """
         x = self.batch(X)
         ys = self.executor.whole(x)
         return ys[0] if len(ys) == 1 else dict(zip(self.output_names, ys, strict=True))
 
-    def batch(self, X: ArrayLike) -> Array:
+    def batch(self, X: ArrayLike | Mapping[str, ArrayLike]) -> Array:
         """X as float32 (m, time, features), or InputError."""
+        if isinstance(X, Mapping):
+            X = self._side_by_side(X)
         x = float32(X, f"numbers of shape (m, time, {self.n_features})")
         if x.ndim != 3 or x.shape[2] != self.n_features or not x.size:
             raise InputError(f"expected shape (m, time, {self.n_features}) with at least one sample, got {x.shape}")
         if not np.isfinite(x).all():
             where = np.argwhere(~np.isfinite(x))[0].tolist()
             raise InputError(f"expected finite numbers, got {x[tuple(where)]} at {where}; fill or leave out the sample")
-        if self.indices is not None and ((x != np.floor(x)) | (x < 0) | (x >= self.indices)).any():
-            raise InputError(f"expected whole numbers from 0 to {self.indices - 1}: the model starts with an Embedding")
+        for column, known in self.indices.items():
+            index = x[..., column]
+            if ((index != np.floor(index)) | (index < 0) | (index >= known)).any():
+                raise InputError(f"expected whole numbers from 0 to {known - 1} in column {column}: an Embedding's indices")
+        fixed = x[..., list(self.static)]
+        if (fixed != fixed[:, -1:]).any():
+            raise InputError(f"expected columns {list(self.static)} to stay as they are over time: inputs without time")
+        if self.graph.window is not None and x.shape[1] > self.graph.window:
+            raise InputError(f"expected at most {self.graph.window} samples, where the model's Flatten ends")
         return x
+
+    def _side_by_side(self, X: Mapping[str, ArrayLike]) -> Array:
+        """Inputs by name as one (m, time, features)."""
+        columns = list(self._columns())
+        names = [name for name, _, _ in columns]
+        if set(X) != set(names):
+            raise InputError(f"expected the inputs {names}, got {list(X)}")
+        parts = {}
+        for name, _, spec in columns:
+            shape = ("m", "time", *spec.shape) if _timed(spec) else ("m", *spec.shape)
+            x = parts[name] = float32(X[name], f"numbers of shape ({', '.join(map(str, shape))}) for input {name!r}")
+            if x.ndim != len(shape) or x.shape[x.ndim - len(spec.shape) :] != spec.shape or not x.size:
+                raise InputError(f"input {name!r}: expected shape ({', '.join(map(str, shape))}), got {x.shape}")
+        sizes = {parts[name].shape[: 1 + _timed(spec)] for name, _, spec in columns}
+        lead = max(sizes, key=len)
+        if any(size != lead[: len(size)] for size in sizes):
+            raise InputError(f"expected the same number of streams and samples in all inputs, got {sorted(sizes)}")
+        rows = []
+        for name, _, spec in columns:
+            x = parts[name] if _timed(spec) else parts[name][:, None]
+            rows.append(np.broadcast_to(x.reshape(*x.shape[:2], spec.size), (*lead, spec.size)))
+        return np.concatenate(rows, axis=2)
 
     def verify(
         self, x: ArrayLike | None = None, expected: ArrayLike | None = None, reference: Any = None
@@ -190,6 +236,10 @@ class Model:
     def stream(self, windowing: str | Windowing = "auto") -> Stream:
         """A new stream over this model: "auto", "carry", "tumbling(n)" or "session(gap)"."""
         return Stream(self, windowing)
+
+
+def _timed(spec: TensorSpec) -> bool:
+    return spec.role is not TimeRole.STATIC
 
 
 def _names(what: str, names: Sequence[str] | None) -> tuple[str, ...] | None:

@@ -76,10 +76,12 @@ def samples(model: Model, streams: int = 4, time: int | None = None, seed: int =
     """Random samples that the model takes, float32 (streams, time, features); the same for the same seed."""
     time = time or min(model.training_length or 12, 24)
     rng = np.random.default_rng(seed)
-    shape = (streams, time, model.n_features)
-    if model.indices is not None:
-        return rng.integers(0, model.indices, shape).astype(np.float32)
-    return rng.normal(size=shape).astype(np.float32)
+    time = min(time, model.graph.window or time)
+    x = rng.normal(size=(streams, time, model.n_features)).astype(np.float32)
+    for column, known in model.indices.items():
+        x[..., column] = rng.integers(0, known, (streams, time))
+    x[..., list(model.static)] = x[:, :1, list(model.static)]
+    return x
 
 
 def verify_contract(model: Model, x: ArrayLike | None = None) -> Verification:
@@ -146,7 +148,8 @@ def yardstick(model: Model, x: Array) -> Yardstick:
     """x (m, time, features) -> both (m, time, outputs)."""
     double = NumpyExecutor(model.graph, np.float64)
     exact = stepped(double, x)
-    nudged = x * (1 + 1e-6 * np.random.default_rng(0).choice([-1, 1], x.shape)) if model.indices is None else x
+    nudged = x * (1 + 1e-6 * np.random.default_rng(0).choice([-1, 1], x.shape))
+    nudged[..., list(model.indices)] = x[..., list(model.indices)]
     noise = np.maximum(difference(stepped(model.executor, x), exact), difference(stepped(double, nudged), exact))
     return Yardstick(exact, _so_far(noise))
 
@@ -256,7 +259,7 @@ def _reference(model: Model, x: Array, reference: Any) -> Check:
     if fixed is not None and fixed > time:
         raise InputError(f"the reference takes {fixed} samples, got {time}; give x with at least that many")
     x = x[:, :fixed]
-    flat = x[..., 0] if model.indices is not None and len(reference.input_shape) == 2 else x
+    flat = x[..., 0] if model.indices and len(reference.input_shape) == 2 else x
 
     def run(data: Array) -> Array:
         ys = reference.predict_on_batch(data)

@@ -201,11 +201,11 @@ class Stream:
                 f"expected finite numbers, got {row[0, i]} for feature {name} ({self._where()}); "
                 "fill the value or leave the sample out"
             )
-        known_indices = self.model.indices
-        if known_indices is not None and not (row[0, 0] == int(row[0, 0]) and 0 <= row[0, 0] < known_indices):
-            raise InputError(
-                f"expected a whole number from 0 to {known_indices - 1}, got {row[0, 0]} ({self._where()})"
-            )
+        for i, known_indices in self.model.indices.items():
+            if not (row[0, i] == int(row[0, i]) and 0 <= row[0, i] < known_indices):
+                raise InputError(
+                    f"expected a whole number from 0 to {known_indices - 1}, got {row[0, i]} ({self._where()})"
+                )
         return row
 
     def _next(
@@ -231,7 +231,7 @@ class Stream:
                     StepstreamWarning,
                     stacklevel=3,
                 )
-            state = replace(state, row=np.zeros_like(state.row), age=0)
+            state = replace(state, row=self._executor.initial_state(1)[0], age=0)
             age = 0
         ys, rows = self._executor.step(row, state.row[None], None if mask is None else np.array([mask]))
         if not np.isfinite(rows).all() or not all(np.isfinite(y).all() for y in ys):
