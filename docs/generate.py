@@ -11,7 +11,8 @@ import typer.main
 
 import stepstream
 from stepstream.cli.main import app
-from stepstream.formats.keras_layers import ACTIVATIONS, IDENTITIES, KINDS
+from stepstream.formats.keras_activation import ACTIVATIONS
+from stepstream.formats.keras_layers import IDENTITIES, LAYERS
 from stepstream.graph.streamable import REASONS
 from stepstream.testing import Verification, verify_contract
 
@@ -59,7 +60,7 @@ def layers() -> Iterator[str]:
     yield from ("# Keras layers", "", "<!-- written by docs/generate.py -->", "", "## What steps", "")
     yield "`stepstream check MODEL` says the same of your own file, layer by layer."
     yield ""
-    yield f"- **Layers**: {_names(sorted(KINDS))}."
+    yield f"- **Layers**: {_names(sorted([*LAYERS, 'TimeDistributed']))}."
     yield f"- **Nothing to do outside training**: {_names(sorted(IDENTITIES))}."
     yield f"- **Activations**, by name or as a layer: {_names(sorted(ACTIVATIONS))}."
     yield from ("", "Options of these layers that mix samples of different times (`go_backwards`, an `axis` over time,")

@@ -20,13 +20,15 @@ GOLDEN = "tests/ops/test_golden.py"
 CONTRACT = "tests/ops/test_contract.py"
 STREAM = "tests/live/test_stream.py"
 SNAPSHOT = "tests/live/test_snapshot.py"
+SLIDING = "tests/live/test_sliding.py"
+SAMPLE = "tests/live/test_sample.py"
 GRAPH = "tests/graph/test_graph.py"
 VERIFY = "tests/test_verify.py"
 RUN = "tests/cli/test_run.py"
 FILES = "tests/formats/test_keras_files.py"
 
 SPLIT = "i, f, g, o = np.split"
-STEP = "self._state = self._next(self._state, self._sample(x), time, mask)"
+STEP = "self._state = self._next(self._state, x, time, mask)"
 
 MUTATIONS = {
     # the cells
@@ -44,27 +46,27 @@ MUTATIONS = {
     "a matrix product for the whole batch": ("ops/dense.py", ".reshape(-1, 1, x.shape[-1])", ".reshape(-1, x.shape[-1])", CONTRACT),
     "the hard sigmoid of Keras 2 in Keras 3's place": ("ops/activation.py", "np.clip(x / 6 + 0.5, 0, 1)", "np.clip(0.2 * x + 0.5, 0, 1)", GOLDEN),
     "the hard sigmoid of Keras 3 in Keras 2's place": ("ops/activation.py", "np.clip(0.2 * x + 0.5, 0, 1)", "np.clip(x / 6 + 0.5, 0, 1)", GOLDEN),
-    "a file by Keras 2 read with Keras 3's hard sigmoid": ("formats/keras_layers.py", 'if name == "hard_sigmoid" and self.keras < 3:', "if False:", FILES),
-    "LeakyReLU's default slope": ("formats/keras_layers.py", '("negative_slope", "alpha", 0.3)', '("negative_slope", "alpha", 0.2)', FILES),
+    "a file by Keras 2 read with Keras 3's hard sigmoid": ("formats/keras_activation.py", 'if name == "hard_sigmoid" and layer.writer.keras < 3:', "if False:", FILES),
+    "LeakyReLU's default slope": ("formats/keras_activation.py", '("negative_slope", "alpha", 0.3)', '("negative_slope", "alpha", 0.2)', FILES),
     "epsilon forgotten": ("ops/normalise.py", '+ w["mean"].dtype.type(node.params["epsilon"])', "", GOLDEN),
     "scale the wrong way round": ("ops/normalise.py", '(x - w["mean"]) / w["std"]', 'x * w["std"] + w["mean"]', STREAM),
     "a node dropped that does something": ("graph/passes.py", 'node.params["activation"]["name"] == "linear"', 'node.params["activation"]["name"] != "glu"', GRAPH),
     "the fingerprint without weights": ("graph/ir.py", '"weights": {k: [list(w.shape), _digest(w)] for', '"weights": {k: list(w.shape) for', GRAPH),
     "a value of the end fed back": ("ops/recurrent.py", "if x.role is not TimeRole.SEQUENCE or", "if", GRAPH),
     # streams
-    "tumbling one sample late": ("live/windowing.py", "return age >= self.n", "return age > self.n", STREAM),
+    "tumbling one sample late": ("live/windowing.py", "return age >= self.n\n\n    def complete(self, age: int, training_length: int | None) -> bool:\n        return age ==", "return age > self.n\n\n    def complete(self, age: int, training_length: int | None) -> bool:\n        return age ==", STREAM),
     "tumbling complete one sample early": ("live/windowing.py", "return age == self.n", "return age == self.n - 1", STREAM),
     "complete one sample late": ("live/windowing.py", "age >= training_length", "age > training_length", STREAM),
     "beyond the training length one sample early": ("live/stream.py", "age > length", "age >= length", STREAM),
     "session restarts at the gap itself": ("live/windowing.py", "time - last_time > self.gap", "time - last_time >= self.gap", STREAM),
-    "a restart that keeps the state": ("live/stream.py", "row=np.zeros_like(state.row), age=0", "age=0", STREAM),
-    "peek moves": ("live/stream.py", "return self._next(self._state, self._sample(x), time, mask)[0]", f"y, {STEP}; return y", STREAM),
+    "a restart that keeps the state": ("live/stream.py", "row=self._nothing().row, age=0", "age=0", STREAM),
+    "peek moves": ("live/stream.py", "return self._next(self._state, x, time, mask)[0]", f"y, {STEP}; return y", STREAM),
     "a fork that starts anew": ("live/stream.py", "twin._state, twin._says_restart = self._state, self._says_restart", "pass", STREAM),
-    "NaN accepted": ("live/stream.py", "if not np.isfinite(row).all():", "if False:", STREAM),
+    "NaN accepted": ("live/sample.py", "if not np.isfinite(row).all():", "if False:", STREAM),
     "time may run backwards": ("live/stream.py", "time < state.time", "False", STREAM),
-    "a wrong length accepted": ("live/stream.py", "if row.shape not in {(f,), (1, f), (1, 1, f)}:", "if False:", STREAM),
+    "a wrong length accepted": ("live/sample.py", "if row.shape not in {(f,), (1, f), (1, 1, f)}:", "if False:", STREAM),
     "two threads at once": ("live/stream.py", "if not self._lock.acquire(blocking=False):", "if not self._lock.acquire(blocking=False) and False:", STREAM),
-    "features by position instead of by name": ("live/stream.py", "[x[name] for name in names]", "list(x.values())", STREAM),
+    "features by position instead of by name": ("live/sample.py", "[x[name] for name in names]", "list(x.values())", STREAM),
     # states
     "h and c exchanged in the file": ("live/snapshot.py", 'f"states_{nodes[node].layer_index}_{j}"', 'f"states_{nodes[node].layer_index}_{1 - j}"', SNAPSHOT),
     "layers counted from one": ("live/snapshot.py", 'f"states_{nodes[node].layer_index}_{j}"', 'f"states_{nodes[node].layer_index + 1}_{j}"', SNAPSHOT),
@@ -72,7 +74,33 @@ MUTATIONS = {
     "another model's state accepted": ("live/snapshot.py", "if theirs != ours:", 'if theirs != ours and key != "fingerprint":', SNAPSHOT),
     "another windowing's state accepted": ("live/snapshot.py", "if theirs != ours:", 'if theirs != ours and key != "windowing":', SNAPSHOT),
     "the old file overwritten in place": ("live/snapshot.py", 'with open(temporary, "xb") as f:', 'with open(target, "wb") as f:', SNAPSHOT),
-    "streams' states in another order": ("live/snapshot.py", "rows[:, columns] = file[name][()]", "rows[:, columns] = file[name][()][::-1]", SNAPSHOT),
+    "streams' states in another order": ("live/snapshot.py", "rows[:, columns] = file[name][()].reshape", "rows[:, columns] = file[name][()][::-1].reshape", SNAPSHOT),
+    "the recipe's layout for a ring": ("live/snapshot.py", "windowing.on(executor)[1] is executor", "True", SLIDING),
+    "the recipe's layout for a layer that is called twice": ("live/snapshot.py", "len(indices) == len(stateful)", "True", SNAPSHOT),
+    "the recipe's layout for a layer inside another model": ("live/snapshot.py", "n.layer_index >= 0", "True", SNAPSHOT),
+    "two nodes of a layer under one name": ("live/snapshot.py", "layer if count[layer] == 1 else node", "layer", SNAPSHOT),
+    "any count accepted": ("live/snapshot.py", "if state.row[-1] != expected:", "if False:", SLIDING),
+    # sliding windows
+    "recompute: one sample too many": ("live/sliding.py", "count - self.stride * -(-np.maximum(0, count - self.n)", "count - self.stride * -(-np.maximum(0, count - self.n - 1)", SLIDING),
+    "recompute: one sample too few": ("live/sliding.py", "count - self.stride * -(-np.maximum(0, count - self.n)", "count - self.stride * -(-np.maximum(0, count - self.n + 1)", SLIDING),
+    "recompute: masks one sample late": ("live/sliding.py", "keep = masks[chosen, n - length :] > 0", "keep = np.roll(masks, 1, axis=1)[chosen, n - length :] > 0", SLIDING),
+    "recompute: new samples of the wrong stream": ("live/sliding.py", "y[chosen] = part", "y[chosen] = part[::-1]", SLIDING),
+    "states: one sample too many": ("live/sliding.py", "idle = (seen < 1) | (seen > self.n)", "idle = (seen < 1) | (seen > self.n + 1)", SLIDING),
+    "states: one sample too few": ("live/sliding.py", "idle = (seen < 1) | (seen > self.n)", "idle = (seen < 1) | (seen >= self.n)", SLIDING),
+    "states: started one sample late": ("live/sliding.py", "(idle | (seen == 1)).reshape", "(idle | (seen == 2)).reshape", SLIDING),
+    "states: a start that keeps the state": ("live/sliding.py", "np.where((idle | (seen == 1)).reshape(-1, 1), nothing,", "np.where(idle.reshape(-1, 1), nothing,", SLIDING),
+    "states: the newest answers": ("live/sliding.py", "oldest = np.where(idle, 0, seen).argmax(axis=1)", "oldest = np.where(idle, self.n + 1, seen).argmin(axis=1)", SLIDING),
+    "states: those that have seen enough go on": ("live/sliding.py", "new = np.where(idle.reshape(-1, 1), nothing, new)", "new = new", SLIDING),
+    "a ring that wraps one sample late": ("live/sliding.py", "np.where(count == self.n + self.period, self.n, count)", "np.where(count == self.n + self.period + 1, self.n, count)", SLIDING),
+    "sliding complete one sample early": ("live/windowing.py", "return age >= self.n\n\n    def effective", "return age >= self.n - 1\n\n    def effective", SLIDING),
+    "sliding is beyond the training length by its age": ("live/windowing.py", "return self.n if age is None else min(age, self.n)", "return age", SLIDING),
+    "states=k rounded down": ("live/windowing.py", 'stride = -(-n // self._whole("states", states, n))', 'stride = n // self._whole("states", states, n)', SLIDING),
+    # samples by input, and models that flatten
+    "a flattened window that goes on": ("live/stream.py", "(self.windowing.effective(age + 1) or 0) > n", "False", SAMPLE),
+    "a flattened window one sample short": ("live/stream.py", "(self.windowing.effective(age + 1) or 0) > n", "age + 1 >= n", SAMPLE),
+    "a flattened window cut at another length": ("live/stream.py", "if windowing.n != n:", "if False:", SAMPLE),
+    "a flattened window complete beyond its end": ("live/stream.py", "return self.windowing.effective(age) == self.model.window_length", "return (age or 0) >= self.model.window_length - 1", SAMPLE),
+    "inputs in the order of the dict": ("live/sample.py", "row[columns] = value.reshape(-1)", "row[list(inputs.values())[list(x).index(name)]] = value.reshape(-1)", SAMPLE),
     # verification
     "any error tolerated": ("testing.py", "ok = bool((error <= allowed).all())", "ok = True", VERIFY),
     "the other side's error as the measure": ("testing.py", "10 * measure.noise)", "10 * difference(theirs, measure.exact))", VERIFY),

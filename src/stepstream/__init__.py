@@ -10,7 +10,7 @@ from stepstream.errors import (
     StepstreamWarning,
 )
 from stepstream.live.stream import Stream
-from stepstream.live.windowing import Carry, Session, Tumbling
+from stepstream.live.windowing import Carry, Session, Sliding, Tumbling
 from stepstream.model import Model, load
 from stepstream.version import __version__
 
@@ -22,6 +22,7 @@ __all__ = [
     "Model",
     "ModelFileError",
     "Session",
+    "Sliding",
     "StateError",
     "StepstreamError",
     "StepstreamWarning",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from numbers import Integral
@@ -17,7 +17,7 @@ from stepstream.arrays import float32
 from stepstream.errors import BlockedError, InputError
 from stepstream.formats import keras
 from stepstream.formats.reading import Reading
-from stepstream.graph.ir import Array, Graph, TensorSpec, TimeRole
+from stepstream.graph.ir import Array, Graph, TimeRole
 from stepstream.graph.passes import drop_identities, scale_input
 from stepstream.graph.validate import validate
 from stepstream.live.stream import Stream
@@ -130,8 +130,22 @@ class Model:
 
     @property
     def n_features(self) -> int:
-        """Numbers in one sample."""
+        """Numbers in one sample, all inputs together."""
         return self.executor.graph.features
+
+    @cached_property
+    def input_columns(self) -> dict[str, slice]:
+        """Where each input's numbers lie in a sample, by input name in the model's order."""
+        out, at = {}, 0
+        for name, spec in self.graph.inputs:
+            out[name] = slice(at, at + spec.size)
+            at += spec.size
+        return out
+
+    @property
+    def window_length(self) -> int | None:
+        """n for a model that flattens windows of n samples, and has answers for those alone; else None."""
+        return self.graph.window
 
     @property
     def output_names(self) -> tuple[str, ...]:
@@ -145,26 +159,18 @@ class Model:
         return tuple(self._specs[source].shape[0] for _, source in self.reading.graph.outputs)
 
     @cached_property
-    def indices(self) -> dict[int, int]:
-        """The columns of a sample that go into an Embedding: how many indices it knows, by column."""
-        tables: dict[str, int] = {}
-        for node in self.graph.nodes:
-            if node.op == "embedding":
-                known = len(node.weights["table"])
-                tables[node.inputs[0]] = min(known, tables.get(node.inputs[0], known))
-        return {i: tables[name] for name, at, _ in self._columns() if name in tables for i in range(at.start, at.stop)}
+    def indices(self) -> int | None:
+        """For a model that starts with an Embedding: how many indices it knows; else None."""
+        return self.index_columns.get(0)
 
     @cached_property
-    def static(self) -> tuple[int, ...]:
-        """The columns of a sample that hold inputs without time, the same in every sample of a stream."""
-        return tuple(i for _, at, spec in self._columns() if not _timed(spec) for i in range(at.start, at.stop))
-
-    def _columns(self) -> Iterator[tuple[str, slice, TensorSpec]]:
-        """Where each input lies in a sample."""
-        at = 0
-        for name, spec in self.graph.inputs:
-            yield name, slice(at, at + spec.size), spec
-            at += spec.size
+    def index_columns(self) -> dict[int, int]:
+        """Column of a sample -> how many indices the Embedding that takes it knows."""
+        out: dict[int, int] = {}
+        for name, columns in self.input_columns.items():
+            tables = [len(n.weights["table"]) for n in self.graph.nodes if n.op == "embedding" and n.inputs == (name,)]
+            out |= dict.fromkeys(range(columns.start, columns.stop) if tables else (), min(tables, default=0))
+        return out
 
     def check(self) -> Report:
         """What the model is and whether it steps; prints as a table."""
@@ -173,7 +179,9 @@ class Model:
     def run(self, X: ArrayLike | Mapping[str, ArrayLike]) -> Array | dict[str, Array]:
         """The whole model on X (m, time, features), as its framework runs it.
 
-        X may also be a dict by input name, (m, time, ...) each, or (m, ...) for an input without time. Returns float32 (m, outputs), or (m, time, outputs) for a model that returns sequences; a dict by output
+        X may be a dict by input name: (m, time, ...) for inputs with time, (m, ...) for those without. In one array the
+        inputs lie side by side, and those without time say the same at every sample.
+        Returns float32 (m, outputs), or (m, time, outputs) for a model that returns sequences; a dict by output
         name where there are several.
         """
         x = self.batch(X)
@@ -190,38 +198,36 @@ class Model:
         if not np.isfinite(x).all():
             where = np.argwhere(~np.isfinite(x))[0].tolist()
             raise InputError(f"expected finite numbers, got {x[tuple(where)]} at {where}; fill or leave out the sample")
-        for column, known in self.indices.items():
+        if self.window_length is not None and x.shape[1] > self.window_length:
+            raise InputError(f"expected windows of at most {self.window_length} samples, got {x.shape[1]}")
+        for name, spec in self.graph.inputs:
+            static = x[..., self.input_columns[name]]
+            if spec.role is TimeRole.STATIC and (static != static[:, :1]).any():
+                raise InputError(f"expected the same {name!r} at every sample, as it has no time, got different ones")
+        for column, count in self.index_columns.items():
             index = x[..., column]
-            if ((index != np.floor(index)) | (index < 0) | (index >= known)).any():
-                raise InputError(f"expected whole numbers from 0 to {known - 1} in column {column}: an Embedding's indices")
-        fixed = x[..., list(self.static)]
-        if (fixed != fixed[:, -1:]).any():
-            raise InputError(f"expected columns {list(self.static)} to stay as they are over time: inputs without time")
-        if self.graph.window is not None and x.shape[1] > self.graph.window:
-            raise InputError(f"expected at most {self.graph.window} samples, where the model's Flatten ends")
+            if ((index != np.floor(index)) | (index < 0) | (index >= count)).any():
+                raise InputError(f"expected whole numbers from 0 to {count - 1}: the model starts with an Embedding")
         return x
 
     def _side_by_side(self, X: Mapping[str, ArrayLike]) -> Array:
-        """Inputs by name as one (m, time, features)."""
-        columns = list(self._columns())
-        names = [name for name, _, _ in columns]
+        """Inputs by name as one array (m, time, features)."""
+        names = [name for name, _ in self.graph.inputs]
         if set(X) != set(names):
             raise InputError(f"expected the inputs {names}, got {list(X)}")
-        parts = {}
-        for name, _, spec in columns:
-            shape = ("m", "time", *spec.shape) if _timed(spec) else ("m", *spec.shape)
-            x = parts[name] = float32(X[name], f"numbers of shape ({', '.join(map(str, shape))}) for input {name!r}")
-            if x.ndim != len(shape) or x.shape[x.ndim - len(spec.shape) :] != spec.shape or not x.size:
-                raise InputError(f"input {name!r}: expected shape ({', '.join(map(str, shape))}), got {x.shape}")
-        sizes = {parts[name].shape[: 1 + _timed(spec)] for name, _, spec in columns}
-        lead = max(sizes, key=len)
-        if any(size != lead[: len(size)] for size in sizes):
-            raise InputError(f"expected the same number of streams and samples in all inputs, got {sorted(sizes)}")
+        parts = {name: float32(X[name], f"numbers for input {name!r}") for name in names}
+        timed = [parts[name].shape[:2] for name, spec in self.graph.inputs if spec.role is TimeRole.SEQUENCE]
+        if len(set(timed)) != 1 or len(timed[0]) != 2:
+            raise InputError(f"expected (m, time, ...) for each input with time, equal in both, got {timed}")
+        m, time = timed[0]
         rows = []
-        for name, _, spec in columns:
-            x = parts[name] if _timed(spec) else parts[name][:, None]
-            rows.append(np.broadcast_to(x.reshape(*x.shape[:2], spec.size), (*lead, spec.size)))
-        return np.concatenate(rows, axis=2)
+        for name, spec in self.graph.inputs:
+            lead = (m, time) if spec.role is TimeRole.SEQUENCE else (m,)
+            if parts[name].shape not in {(*lead, *spec.shape), (*lead, spec.size)}:
+                raise InputError(f"input {name!r}: expected shape {(*lead, *spec.shape)}, got {parts[name].shape}")
+            part = parts[name].reshape(m, time if len(lead) == 2 else 1, spec.size)
+            rows.append(np.broadcast_to(part, (m, time, spec.size)))
+        return np.concatenate(rows, axis=-1)
 
     def verify(
         self, x: ArrayLike | None = None, expected: ArrayLike | None = None, reference: Any = None
@@ -234,12 +240,11 @@ class Model:
         return verify(self, x, expected, reference)
 
     def stream(self, windowing: str | Windowing = "auto") -> Stream:
-        """A new stream over this model: "auto", "carry", "tumbling(n)" or "session(gap)"."""
+        """A new stream over this model: "auto", "carry", "tumbling(n)", "sliding(n)" or "session(gap)".
+
+        Raises InputError where the model and the windowing do not fit, BlockedError where the model cannot step.
+        """
         return Stream(self, windowing)
-
-
-def _timed(spec: TensorSpec) -> bool:
-    return spec.role is not TimeRole.STATIC
 
 
 def _names(what: str, names: Sequence[str] | None) -> tuple[str, ...] | None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from stepstream.graph.streamable import Blocker
 from stepstream.graph.validate import validate
+from stepstream.live.windowing import Sliding
 from stepstream.ops import REGISTRY
 
 if TYPE_CHECKING:
@@ -46,7 +47,8 @@ class Report:
 
     `ok`: whether the model steps. `rows`: one for each layer, with time role, output shape, state and multiply-adds per
     sample. `blockers`: every layer in the way, with reason and remedy. `state_floats`: float32 values that one stream
-    carries. `training_length`, `features`, `outputs` and `notes` are what the file says of itself.
+    carries. `sliding`: how `sliding(training length)` would go, None without one. `training_length`, `features`,
+    `outputs` and `notes` are what the file says of itself.
     """
 
     ok: bool
@@ -59,6 +61,7 @@ class Report:
     blockers: tuple[Blocker, ...]
     state_floats: int
     multiply_adds: int
+    sliding: str | None
     fingerprint: str | None
     writer: str
     format: str
@@ -88,6 +91,8 @@ class Report:
             lines.append(
                 f"one stream carries {self.state_floats} floats; a step costs {self.multiply_adds:,} multiply-adds"
             )
+            if self.sliding:
+                lines.append(self.sliding)
         return lines + [f"note: {note}" for note in self.notes]
 
     def verdict(self) -> str:
@@ -163,9 +168,19 @@ def report(model: Model) -> Report:
         blockers=reading.blockers,
         state_floats=model.executor.state_size if ok else 0,
         multiply_adds=sum(r.multiply_adds for r in rows),
+        sliding=_sliding(model) if ok else None,
         fingerprint=model.fingerprint if ok else None,
         writer=reading.provenance.writer,
         format=reading.provenance.format,
         date=reading.provenance.date,
         notes=reading.notes,
     )
+
+
+def _sliding(model: Model) -> str | None:
+    """The way that sliding(n) takes for this model, and what it keeps; n: the window of training."""
+    n = model.window_length or model.training_length
+    if n is None:
+        return None
+    windowing, executor = Sliding(n).on(model.executor)
+    return f"{windowing} would carry {executor.state_size:,} floats"

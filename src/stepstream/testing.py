@@ -2,8 +2,8 @@
 
     step(x[0]), ... step(x[t])  ==  whole(x[0..t])  ==  the original framework on x[0..t]
 
-and, bit for bit: the same stream gives the same outputs in any batch, beside any neighbour (even NaN), and however
-often its state was saved and restored.
+under sliding(n) the same with the last n samples, both ways of computing it; and, bit for bit: the same stream gives
+the same outputs in any batch, beside any neighbour (even NaN), and however often its state was saved and restored.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ from numpy.typing import ArrayLike
 
 from stepstream.arrays import float32
 from stepstream.errors import InputError, StepstreamError
-from stepstream.graph.ir import Array
+from stepstream.graph.ir import Array, TimeRole
+from stepstream.live.state import Executor
+from stepstream.live.windowing import Carry, Sliding, Windowing
 from stepstream.ops.executor import NumpyExecutor
 
 if TYPE_CHECKING:
@@ -74,13 +76,15 @@ class Verification:
 
 def samples(model: Model, streams: int = 4, time: int | None = None, seed: int = 0) -> Array:
     """Random samples that the model takes, float32 (streams, time, features); the same for the same seed."""
-    time = time or min(model.training_length or 12, 24)
+    time = time or model.window_length or min(model.training_length or 12, 24)
     rng = np.random.default_rng(seed)
-    time = min(time, model.graph.window or time)
-    x = rng.normal(size=(streams, time, model.n_features)).astype(np.float32)
-    for column, known in model.indices.items():
-        x[..., column] = rng.integers(0, known, (streams, time))
-    x[..., list(model.static)] = x[:, :1, list(model.static)]
+    shape = (streams, time, model.n_features)
+    x = rng.normal(size=shape).astype(np.float32)
+    for column, count in model.index_columns.items():
+        x[..., column] = rng.integers(0, count, shape[:2])
+    for name, spec in model.graph.inputs:
+        if spec.role is TimeRole.STATIC:  # the same at every sample
+            x[..., model.input_columns[name]] = x[:, :1, model.input_columns[name]]
     return x
 
 
@@ -112,7 +116,7 @@ def verify(model: Model, x: ArrayLike | None, expected: ArrayLike | None, refere
     return Verification(tuple(checks), tuple(notes))
 
 
-def stepped(executor: NumpyExecutor, x: Array) -> Array:
+def stepped(executor: Executor, x: Array) -> Array:
     """All answers, step by step: x (m, time, features) -> (m, time, all outputs side by side)."""
     state, out = executor.initial_state(len(x)), []
     for t in range(x.shape[1]):
@@ -144,13 +148,15 @@ class Yardstick:
         return Yardstick(self.exact[:, positions], self.noise[:, positions])
 
 
-def yardstick(model: Model, x: Array) -> Yardstick:
-    """x (m, time, features) -> both (m, time, outputs)."""
-    double = NumpyExecutor(model.graph, np.float64)
+def yardstick(model: Model, x: Array, windowing: Windowing | None = None) -> Yardstick:
+    """x (m, time, features) -> both (m, time, outputs), under carry or another windowing."""
+    windowing = windowing or Carry()
+    double = windowing.on(NumpyExecutor(model.graph, np.float64))[1]
+    ours = windowing.on(model.executor)[1]
     exact = stepped(double, x)
-    nudged = x * (1 + 1e-6 * np.random.default_rng(0).choice([-1, 1], x.shape))
-    nudged[..., list(model.indices)] = x[..., list(model.indices)]
-    noise = np.maximum(difference(stepped(model.executor, x), exact), difference(stepped(double, nudged), exact))
+    nudges = np.random.default_rng(0).choice([-1, 1], x.shape)
+    nudges[..., list(model.index_columns)] = 0
+    noise = np.maximum(difference(stepped(ours, x), exact), difference(stepped(double, x * (1 + 1e-6 * nudges)), exact))
     return Yardstick(exact, _so_far(noise))
 
 
@@ -205,6 +211,31 @@ def _contract(model: Model, x: Array) -> list[Check]:
     _answers(used, x[-1])
     used.reset()
     same("reset equals fresh", _answers(used, x[0]), _answers(fresh, x[0]))
+    return checks + _sliding(model, x)
+
+
+def _sliding(model: Model, x: Array) -> list[Check]:
+    """sliding(n), both ways, and alone as in a batch. n: the model's own window, or 3, which moves on at once."""
+    n = model.window_length or 3
+    x = np.concatenate([x] * (1 + (n + 2) // x.shape[1]), axis=1)[:, : max(n + 2, min(x.shape[1], 12))]
+    windows = [x[:, max(0, t + 1 - n) : t + 1] for t in range(x.shape[1])]
+    whole = np.stack([np.concatenate(model.executor.last(w), axis=1) for w in windows], axis=1)
+    measure = yardstick(model, x, Sliding(n, by="states"))
+    checks = []
+    for by in ("recompute", "states"):
+        executor = Sliding(n, by=by).on(model.executor)[1]
+        ours = stepped(executor, x)
+        name = f"sliding({n}, by={by})"
+        checks.append(compare(name, f"the whole pass on the last {n} samples", ours, whole, measure))
+        alone = stepped(executor, x[:1])
+        differs = alone.view(np.uint32) != ours[:1].view(np.uint32)
+        error, where = (
+            float(difference(alone, ours[:1]).max()),
+            int(np.argwhere(differs)[0][1]) if differs.any() else None,
+        )
+        checks.append(
+            Check(f"{name}, alone", "the same stream in a batch, bit for bit", error, where, 0, not differs.any())
+        )
     return checks
 
 
@@ -259,7 +290,7 @@ def _reference(model: Model, x: Array, reference: Any) -> Check:
     if fixed is not None and fixed > time:
         raise InputError(f"the reference takes {fixed} samples, got {time}; give x with at least that many")
     x = x[:, :fixed]
-    flat = x[..., 0] if model.indices and len(reference.input_shape) == 2 else x
+    flat = x[..., 0] if model.indices is not None and len(reference.input_shape) == 2 else x
 
     def run(data: Array) -> Array:
         ys = reference.predict_on_batch(data)

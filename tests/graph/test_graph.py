@@ -61,6 +61,13 @@ def test_the_fingerprint_sees_every_weight_and_parameter_and_no_name():
 LATEST = recurrent("lstm", 3, 4, sequences=False)
 
 
+def branches(op, merge, params=None):
+    """One op and an LSTM of 4 units on the same input, merged."""
+    one = Node("a", op[0], ("x",), *op[1:], "first")
+    other = Node("b", "lstm", ("x",), *recurrent("lstm", 3, 4)[1:], "second")
+    return Graph(X, (one, other, Node("m", merge, ("a", "b"), params or {}, {}, "merge")), (("y", "m"),))
+
+
 @pytest.mark.parametrize(
     ("graph", "message"),
     [
@@ -75,13 +82,25 @@ LATEST = recurrent("lstm", 3, 4, sequences=False)
         (graph_of(dense(3, 3, "glu")), "even"),
         (graph_of(("prelu", {}, {"alpha": random(4)})), "alpha"),
         (graph_of(("scale", {}, {"factor": random(4), "offset": random(3)})), "factor"),
-        (graph_of(("embedding", {}, {"table": random(5, 2)})), "one index"),
+        (graph_of(("embedding", {}, {"table": random(5)})), r"a table \(indices, features\), got \(5,\)"),
         (Graph(X, (), ()), "needs an output"),
         (Graph(X, (), (("y", "z"),)), "no node 'z'"),
         (Graph((), (), (("y", "z"),)), "at least one input"),
         (Graph((("x", TensorSpec((3,), TimeRole.STATIC)),), (), (("y", "x"),)), "does not depend"),
         (Graph(X, (Node("x", "dense", ("x",)),), (("y", "x"),)), "two nodes"),
         (Graph(X, (Node("a", "dense", ("b",)),), (("y", "a"),)), "earlier node"),
+        (graph_of(("lstm", *recurrent("lstm", 3, 4)[1:]), ("reshape", {"shape": (3,)}, {})), "4 values"),
+        (graph_of(("transpose", {"axes": (1,)}, {})), "order of 1 axes"),
+        (graph_of(("pad", {"padding": ((-1, 0),)}, {})), "padding"),
+        (graph_of(("pool", {"kind": "max", "size": (2,), "strides": (2,), "padding": "valid"}, {})), "axes to pool"),
+        (graph_of(("position", {"n": 0}, {})), "1 to"),
+        (graph_of(LATEST, ("flatten", {"n": 3}, {})), "expected a sequence"),
+        (Graph(X, (Node("a", "where", ("x", "x"), {"value": 0}),), (("y", "a"),)), "expected a mask"),
+        (Graph(X, (Node("a", "mask_differs", ("x",), {"value": 0}),), (("y", "a"),)), "expected a vector"),
+        (branches(LATEST, "add"), "cannot be fed back"),
+        (branches(recurrent("lstm", 3, 5), "add"), "shapes that fit"),
+        (branches(recurrent("lstm", 3, 5), "concatenate", {"axis": 0}), "axes in each"),
+        (branches(recurrent("lstm", 3, 5), "dot", {"normalize": False}), "two vectors"),
     ],
 )
 def test_a_broken_graph_is_refused_naming_the_layer(graph, message):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from make import question
-from stepstream import Carry, Session, Tumbling
+from stepstream import Carry, Session, Sliding, Tumbling
 from stepstream.live import snapshot
 from stepstream.live.state import StreamState
 from stepstream.live.windowing import parse
@@ -15,9 +15,18 @@ from hypothesis import strategies as st  # noqa: E402
 
 MODEL = question()
 SAMPLES = np.random.default_rng(9).normal(size=(24, 3)).astype(np.float32)
+KINDS = ["carry", "tumbling(7)", "sliding(7, by=states)", "sliding(7, stride=3, by=states)", "sliding(7, by=recompute)"]
 calm = settings(deadline=None, derandomize=True, max_examples=40)
 
+ways = st.sampled_from([None, "recompute", "states"])
+slidings = st.integers(1, 10**6).flatmap(
+    lambda n: (
+        st.builds(Sliding, st.just(n), stride=st.integers(1, n), by=ways)
+        | st.builds(Sliding, st.just(n), states=st.integers(1, n), by=ways)
+    )
+)
 windowings = st.one_of(
+    slidings,
     st.just(Carry()),
     st.integers(1, 2**40).map(Tumbling),
     st.floats(min_value=1e-9, max_value=1e12, allow_nan=False).map(Session),
@@ -43,6 +52,15 @@ def test_a_windowing_reads_back_from_its_text(windowing):
 
 
 @calm
+@given(st.integers(1, 10**6).flatmap(lambda n: st.tuples(st.just(n), st.integers(1, n))))
+def test_a_number_of_states_is_a_stride(pair):
+    n, k = pair
+    windowing = parse(f" sliding( {n},states = {k} ) ")
+    assert windowing == Sliding(n, states=k) == Sliding(n, stride=-(-n // k))
+    assert windowing.states <= k
+
+
+@calm
 @given(states)
 def test_a_saved_state_is_the_same_state(tmp_path_factory, state):
     path = tmp_path_factory.mktemp("one") / "state.h5"
@@ -62,7 +80,7 @@ def test_many_saved_states_are_the_same_states(tmp_path_factory, streams):
 
 
 @calm
-@given(st.lists(st.integers(0, 23), max_size=6), st.sampled_from(["carry", "tumbling(7)"]))
+@given(st.lists(st.integers(0, 23), max_size=6), st.sampled_from(KINDS))
 def test_however_a_stream_is_cut_up_the_bits_are_the_same(tmp_path_factory, cuts, windowing):
     whole = MODEL.stream(windowing).steps(SAMPLES)
     folder = tmp_path_factory.mktemp("cut")
@@ -74,6 +92,38 @@ def test_however_a_stream_is_cut_up_the_bits_are_the_same(tmp_path_factory, cuts
         stream.load(folder / "state.h5")
         at = cut
     assert np.concatenate(answers).tobytes() == whole.tobytes()
+
+
+@calm
+@given(
+    st.lists(st.sampled_from(["step", "masked", "peek", "fork", "save", "reset"]), max_size=40), st.sampled_from(KINDS)
+)
+def test_whatever_is_done_to_a_stream_it_answers_on_its_samples(tmp_path_factory, calls, windowing):
+    """Against streams that did nothing but step through the same samples."""
+    path = tmp_path_factory.mktemp("calls") / "state.h5"
+    stream, done = MODEL.stream(windowing), []
+    for n, call in enumerate(calls):
+        x = SAMPLES[n % 24]
+        if call == "save":
+            stream.save(path)
+            stream = MODEL.stream(windowing)
+            stream.load(path)
+        elif call == "fork":
+            twin = stream.fork()
+            stream.step(x)
+            stream = twin
+        elif call == "reset":
+            stream.reset()
+            done = []
+        else:
+            mask = False if call == "masked" else None
+            y = stream.peek(x, mask=mask) if call == "peek" else stream.step(x, mask=mask)
+            other = MODEL.stream(windowing)
+            for earlier, hidden in done:
+                other.step(earlier, mask=hidden)
+            assert other.step(x, mask=mask) == y
+            done += [(x, mask)] * (call != "peek")
+        assert stream.age == len(done)
 
 
 @calm

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 import stepstream
-from make import dense, model_of
-from stepstream import StateError
+from make import dense, model_of, recurrent
+from stepstream import Model, StateError
+from stepstream.formats.reading import LayerInfo, Provenance, Reading
+from stepstream.graph.ir import Graph, Node, TensorSpec, TimeRole
 from stepstream.live import snapshot
 
 SAMPLES = np.random.default_rng(6).normal(size=(20, 3)).astype(np.float32)
@@ -189,6 +191,73 @@ def test_a_model_without_state(tmp_path):
     stream.reset()
     stream.load(tmp_path / "state.h5")
     assert stream.age == 1
+
+
+def two_lstms(*owners):
+    """A chain of two LSTMs that say which layers they come from: (node id, layer, layer_index) each."""
+    nodes, source = [], "x"
+    for features, (node, layer, index) in zip((3, 4), owners, strict=True):
+        op, params, weights = recurrent("lstm", features, 4)
+        nodes.append(Node(node, op, (source,), params, weights, layer, index))
+        source = node
+    graph = Graph((("x", TensorSpec((3,), TimeRole.SEQUENCE)),), tuple(nodes), ((source, source),))
+    layers = tuple(LayerInfo(layer, "LSTM") for _, layer, _ in owners)
+    return Model(Reading(graph, layers, (), 7, Provenance("test", "test")))
+
+
+@pytest.mark.parametrize(
+    ("owners", "expected"),
+    [
+        ([("a", "lstm", 1), ("b", "other", 2)], None),  # each a layer of its own: the recipe's
+        ([("a", "lstm", 1), ("b", "lstm", 1)], ["a", "b"]),  # a layer that is called twice
+        ([("a", "lstm", 1), ("lstm", "lstm", 1)], ["a", "lstm"]),
+        ([("a", "outer", 1), ("b", "inner", -1)], ["outer", "inner"]),  # a layer inside another model
+        ([("a", "first", 1), ("b", "second", 1)], ["first", "second"]),  # two layers inside the same one
+        ([("a", "block/lstm", -1), ("b", "..", -1)], ["block%2Flstm", "%2E%2E"]),
+        ([("a", "", -1), ("b", "100%", -1)], ["%", "100%25"]),
+    ],
+)
+def test_the_recipe_is_for_layers_of_their_own(tmp_path, owners, expected):
+    model = two_lstms(*owners)
+    stream, twin = model.stream("carry"), model.stream("carry")
+    stream.step(SAMPLES[0], time=12.5)
+    stream.steps(SAMPLES[1:4])
+    stream.save(tmp_path / "state.h5")
+    with h5py.File(tmp_path / "state.h5") as file:
+        if expected is None:
+            assert set(file) == {f"states_{i}_{j}" for i in (1, 2) for j in (0, 1)}
+        else:
+            assert set(file) == {"state", "keys", "age", "samples", "time"}
+            assert set(file["state"]) == set(expected)
+            assert {name: d.shape for name, d in file["state"][expected[0]].items()} == {"h": (1, 4), "c": (1, 4)}
+    twin.load(tmp_path / "state.h5")
+    assert (twin.age, twin.time, twin.snapshot().samples) == (4, 12.5, 4)
+    assert twin.step(SAMPLES[4]).tobytes() == stream.step(SAMPLES[4]).tobytes()
+    snapshot.describe(tmp_path / "state.h5")
+
+
+def test_a_layer_called_like_another_ones_node(tmp_path):
+    op, params, weights = recurrent("lstm", 3, 3)
+    nodes = [("a", "twice", 1), ("b", "twice", 1), ("c", "a", 2)]
+    chain = [Node(n, op, (s,), params, weights, layer, i) for (n, layer, i), s in zip(nodes, "xab", strict=True)]
+    graph = Graph((("x", TensorSpec((3,), TimeRole.SEQUENCE)),), tuple(chain), (("c", "c"),))
+    model = Model(Reading(graph, (), (), 7, Provenance("test", "test")))
+    stream, twin = model.stream("carry"), model.stream("carry")
+    stream.steps(SAMPLES[:3])
+    stream.save(tmp_path / "state.h5")
+    with h5py.File(tmp_path / "state.h5") as file:
+        assert sorted(file["state"]) == ["a", "b", "c"]
+    twin.load(tmp_path / "state.h5")
+    assert twin.snapshot().row.tobytes() == stream.snapshot().row.tobytes()
+
+
+def test_one_stream_out_of_a_file_of_several_is_not_guessed(tmp_path):
+    model = two_lstms(("a", "lstm", 1), ("b", "lstm", 1))
+    stream = model.stream("carry")
+    states = {key: stream.snapshot() for key in "ab"}
+    snapshot.save_streams(tmp_path / "states.h5", model, stream.windowing, states)
+    with pytest.raises(StateError, match="one stream, got 2"):
+        stream.load(tmp_path / "states.h5")
 
 
 def save_states(model, path):

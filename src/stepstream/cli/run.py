@@ -52,7 +52,7 @@ def run(
     end: Annotated[
         str | None, typer.Option(help="Column that is true on a stream's last record: reset after it.")
     ] = None,
-    windowing: Annotated[str, typer.Option(help="auto, carry, tumbling(n) or session(gap).")] = "auto",
+    windowing: Annotated[str, typer.Option(help="auto, carry, tumbling(n), sliding(n) or session(gap).")] = "auto",
     state: Annotated[Path | None, typer.Option(help="State file: go on from it, and save to it.")] = None,
     out: Annotated[Path | None, typer.Option(help="Write to this file instead of standard output.")] = None,
     on_bad: Annotated[str, typer.Option(help="stop or skip at a record that cannot be used.")] = "stop",

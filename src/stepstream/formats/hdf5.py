@@ -111,6 +111,7 @@ class Group:
         self._file = file
         self._address = file.root if address is None else address
         self._above = (*above, self._address)
+        self._children: dict[str, Group] = {}  # each is read once, however often a path leads through it
         self.where = where
         self.path = path
         with boundary(self._place):
@@ -212,7 +213,9 @@ class Group:
             return self._file.object(self._links[name])
 
     def _child(self, name: str) -> Group:
-        return Group(self._file, self.where, self._join(name), self._above, self._links[name])
+        if name not in self._children:
+            self._children[name] = Group(self._file, self.where, self._join(name), self._above, self._links[name])
+        return self._children[name]
 
     def _join(self, name: str) -> str:
         return f"{self.path}/{name}" if self.path else name

@@ -41,7 +41,7 @@ def read(path: Path, architecture: Mapping[str, Any] | None) -> Reading:
         else:
             version = _said(file, root, "keras_version") or _text(architecture.get("keras_version"))
         backend = _said(file, root, "backend") or _text(architecture.get("backend")) or ""
-        by_name = root.attr("layer_names") is not None
+        by_name = whole or root.attr("layer_names") is not None
         if by_name and version is None and not _by_keras_3(architecture):
             version = "1"
         writer = Writer.parse(version, backend)

@@ -15,7 +15,7 @@ from stepstream.formats.keras_calls import Ref, refs, replace_refs
 from stepstream.formats.keras_inputs import Input, inputs_of
 from stepstream.formats.keras_layers import convert
 from stepstream.formats.keras_masks import Flags, operation
-from stepstream.formats.keras_places import MODELS, Nowhere, is_operation, name_of
+from stepstream.formats.keras_places import MODELS, Nowhere, is_custom, is_operation, name_of
 from stepstream.formats.reading import LayerInfo, Provenance, Reading
 from stepstream.graph.flatten import unfold
 from stepstream.graph.ir import Graph, TensorSpec, TimeRole
@@ -54,7 +54,7 @@ class _Reader:
         self.policies: set[str] = set()
 
     def read(self, config: Entry, place: Place, provenance: Provenance) -> Reading:
-        if config.get("registered_name") not in {None, config["class_name"]} or config["class_name"] not in MODELS:
+        if config["class_name"] not in MODELS or is_custom(config):
             raise ModelFileError(f"expected a Sequential or Functional model, got {config['class_name']!r}")
         found = inputs_of(config)
         length = self._lengths(found)
@@ -247,7 +247,7 @@ class _Reader:
         try:
             if problem:
                 raise layer.block(problem, "call it without; rebuild the model with the same weights")
-            if entry.get("registered_name") not in {None, kind}:
+            if is_custom(entry):
                 raise layer.block(CUSTOM, "replace it with standard layers; retrain")
             if kind in MODELS:
                 return self._inner(entry, place, _masked(given, kwargs.get("mask")), name)
@@ -315,7 +315,7 @@ class _Reader:
         try:
             sample = replace(x, role=TimeRole.STATIC, mask=None, made_by=None)
             place = layer.place.wrapped(inner)
-            if inner.get("registered_name") not in {None, kind}:
+            if is_custom(inner):
                 raise layer.block(CUSTOM, "replace it with standard layers; retrain")
             if kind in MODELS:
                 y = _only(self.model(inner, place, [sample], layer.name + "/"))

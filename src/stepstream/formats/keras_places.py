@@ -43,6 +43,15 @@ def is_operation(entry: Entry) -> bool:
     return written_by_3 and isinstance(config, Mapping) and "trainable" not in config
 
 
+def is_custom(entry: Entry) -> bool:
+    """A user's own class, whatever its name: Keras 3 writes a registered name for those, and for Functional itself."""
+    registered = entry.get("registered_name")
+    if registered is None:
+        return False
+    keras = str(entry.get("module", "keras")).partition(".")[0] in {"keras", "tf_keras"}
+    return not (entry["class_name"] in MODELS and registered == entry["class_name"] and keras)
+
+
 def inner_layers(entry: Entry) -> list[Entry]:
     """The layers of a nested model, without what Keras does not count as one."""
     body = entry["config"]

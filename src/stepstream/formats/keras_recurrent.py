@@ -16,6 +16,7 @@ import numpy as np
 
 from stepstream.formats.keras_activation import activation
 from stepstream.formats.keras_build import Array, Blocked, Builder, Layer, Tensor, array
+from stepstream.formats.keras_places import is_custom
 from stepstream.graph.ir import TimeRole, state_ref
 from stepstream.graph.streamable import Blocker
 
@@ -93,7 +94,7 @@ def _cells(layer: Layer) -> list[Layer]:
     out = []
     for entry in entries:
         kind, config = entry["class_name"], entry["config"]
-        if kind not in {"LSTMCell", "GRUCell", "SimpleRNNCell"} or entry.get("registered_name") not in {None, kind}:
+        if kind not in {"LSTMCell", "GRUCell", "SimpleRNNCell"} or is_custom(entry):
             raise layer.block(
                 f"its cell {kind} is not a standard one, and no code from a file is ever run",
                 "use LSTMCell, GRUCell or SimpleRNNCell; retrain",

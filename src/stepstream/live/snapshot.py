@@ -1,8 +1,8 @@
-"""Saved states of streams in HDF5: docs/reference/state-files.md has the layout on a page.
+"""Saved states of streams in HDF5: docs/reference/state-files.md has both layouts on a page.
 
 One stream of a model whose state is recurrent alone is saved as people have long saved Keras states: the root holds
 nothing but datasets `states_{i}_{j}` (1, units), i the index in `model.layers`, j = 0 for h and 1 for c; the rest is
-in attributes. Several streams, each in a group of its own under `streams`, share the root's attributes.
+in attributes. Everything else has columns: datasets with one row for each stream.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import io
 import logging
 import os
 import secrets
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,8 +20,9 @@ import numpy as np
 
 from stepstream.errors import StateError
 from stepstream.graph.ir import Array
-from stepstream.live.state import StreamState
-from stepstream.live.windowing import Tumbling, Windowing
+from stepstream.live.sliding import SlidingExecutor
+from stepstream.live.state import Executor, StreamState
+from stepstream.live.windowing import Windowing
 from stepstream.version import __version__
 
 if TYPE_CHECKING:
@@ -32,6 +34,20 @@ logger = logging.getLogger(__name__)
 
 LAYOUT = 1  # raise it when a file of the new layout cannot be read by the old code
 MAX_STATE_BYTES = 2**30
+RECURRENT = {"lstm", "gru", "simple_rnn"}  # the ops whose states Keras' own layers hold in this form
+
+
+def _in_recipe(model: Model, windowing: Windowing) -> bool:
+    """Whether one stream's state is what the recipe saves: the recurrent layers' own, each of a layer of its own."""
+    executor = model.executor
+    nodes = {n.id: n for n in model.graph.nodes}
+    stateful = [nodes[node] for node in dict.fromkeys(node for node, _ in executor.slots)]
+    indices = {n.layer_index for n in stateful}
+    return (
+        windowing.on(executor)[1] is executor
+        and all(n.op in RECURRENT and n.layer_index >= 0 for n in stateful)
+        and len(indices) == len(stateful)
+    )
 
 
 def _names(model: Model) -> list[tuple[tuple[str, str], str]]:
@@ -47,7 +63,10 @@ def _names(model: Model) -> list[tuple[tuple[str, str], str]]:
 
 
 def save(path: str | Path, model: Model, windowing: Windowing, state: StreamState) -> None:
-    """One stream, in the Keras recipe's layout. The old file stays whole until the new one is on disk."""
+    """One stream, in the Keras recipe's layout if it fits in. The old file stays whole until the new one is on disk."""
+    if not _in_recipe(model, windowing):
+        save_streams(path, model, windowing, {"": state})
+        return
 
     def write(file: h5py.File) -> None:
         _describe(file, model, windowing)
@@ -58,6 +77,11 @@ def save(path: str | Path, model: Model, windowing: Windowing, state: StreamStat
 
 def load(path: str | Path, model: Model, windowing: Windowing) -> StreamState:
     """Raises StateError, naming both sides, where the file belongs to another model, windowing or layout."""
+    if not _in_recipe(model, windowing):
+        states = list(load_streams(path, model, windowing)[0].values())
+        if len(states) != 1:
+            raise StateError(f"{path}: expected the state of one stream, got {len(states)} streams")
+        return states[0]
     with opened(path) as file:
         _check(file, model, windowing, str(path))
         return _read_stream(file, model, windowing, str(path))
@@ -74,7 +98,8 @@ def save_streams(
     import h5py
 
     keys = list(states)
-    rows = np.stack([s.row for s in states.values()]) if keys else model.executor.initial_state(0)
+    executor = windowing.on(model.executor)[1]
+    rows = np.stack([s.row for s in states.values()]) if keys else executor.initial_state(0)
 
     def write(file: h5py.File) -> None:
         _describe(file, model, windowing)
@@ -84,8 +109,8 @@ def save_streams(
         file.create_dataset("age", data=[-1 if s.age is None else s.age for s in states.values()], dtype="<i8")
         file.create_dataset("samples", data=[s.samples for s in states.values()], dtype="<i8")
         file.create_dataset("time", data=[np.nan if s.time is None else s.time for s in states.values()], dtype="<f8")
-        for name, columns in _columns(model).items():
-            file.create_dataset(name, data=rows[:, columns])
+        for name, (columns, shape) in _columns(model, executor).items():
+            file.create_dataset(name, data=rows[:, columns].reshape(len(keys), *shape))
 
     replace_file(path, write)
 
@@ -94,15 +119,19 @@ def load_streams(path: str | Path, model: Model, windowing: Windowing) -> tuple[
     """The states by key and the position, as `save_streams` wrote them. Raises StateError."""
     with opened(path) as file:
         if "keys" not in file or "layout" not in file.attrs:
-            raise StateError(f"{path}: expected a state file of several streams, got one stream; use Stream.load")
+            raise StateError(
+                f"{path}: expected a state file with columns and keys, as of several streams, got one stream in the "
+                "layout of the Keras recipe; use Stream.load under the windowing that wrote it"
+            )
         _check(file, model, windowing, str(path))
         keys = [_text(k) for k in file["keys"][()]]
-        rows = model.executor.initial_state(len(keys))
-        for name, columns in _columns(model).items():
+        executor = windowing.on(model.executor)[1]
+        rows = executor.initial_state(len(keys))
+        for name, (columns, shape) in _columns(model, executor).items():
             got = getattr(file.get(name), "shape", None)
-            if got != rows[:, columns].shape:
-                raise StateError(f"{path}: expected {name} of shape {rows[:, columns].shape}, got {got}")
-            rows[:, columns] = file[name][()]
+            if got != (len(keys), *shape):
+                raise StateError(f"{path}: expected {name} of shape {(len(keys), *shape)}, got {got}")
+            rows[:, columns] = file[name][()].reshape(rows[:, columns].shape)
         if not np.isfinite(rows).all():
             raise StateError(f"{path}: a state holds NaN or Inf; start the streams anew")
         columns_of = {name: file[name][()] for name in ("age", "samples", "time")}
@@ -110,10 +139,15 @@ def load_streams(path: str | Path, model: Model, windowing: Windowing) -> tuple[
             raise StateError(f"{path}: expected one age, time and count for each of {len(keys)} keys")
         states = {
             key: StreamState(
-                rows[i], None if age < 0 else int(age), None if np.isnan(time) else float(time), int(samples)
+                rows[i],
+                _age(int(age), model, windowing, str(path)),
+                None if np.isnan(time) else float(time),
+                int(samples),
             )
             for i, (key, age, samples, time) in enumerate(zip(keys, *columns_of.values(), strict=True))
         }
+        for key, state in states.items():
+            _check_count(executor, state, f"{path}, stream {key!r}")
         position = {k.removeprefix("position_"): int(v) for k, v in file.attrs.items() if k.startswith("position_")}
         return states, position
 
@@ -154,21 +188,54 @@ def describe(path: str | Path) -> dict[str, Any]:
         return {"attributes": attributes, "streams": streams, "norms": norms}
 
 
-def _columns(model: Model) -> dict[str, slice]:
-    """Dataset name -> the slot's columns in a state row."""
-    nodes = {n.id: n for n in model.graph.nodes}
+def _columns(model: Model, executor: Executor) -> dict[str, tuple[slice, tuple[int, ...]]]:
+    """Dataset name -> the slot's columns in a state row, and its shape.
+
+    `state/{layer}/{slot}`, with the node's id for a layer that occurs twice.
+    """
+    layers = {n.id: n.layer for n in model.graph.nodes}
+    owners = {node: layers.get(node, node) for node, _ in executor.slots}
+    count = Counter(owners.values())
+    names = {node: layer if count[layer] == 1 else node for node, layer in owners.items()}
+    if len(set(names.values())) != len(names):  # an id that is another layer's name
+        names = {node: node for node in names}
     out, at = {}, 0
-    for node, slot in model.executor.slots:
-        out[f"state/{nodes[node].layer}/{slot.name}"] = slice(at, at + slot.size)
+    for node, slot in executor.slots:
+        out[f"state/{_component(names[node])}/{slot.name}"] = (slice(at, at + slot.size), slot.shape)
         at += slot.size
     return out
+
+
+def _component(name: str) -> str:
+    """A layer's name as one part of an HDF5 path: no slash, not empty, not the folder itself."""
+    quoted = name.replace("%", "%25").replace("/", "%2F").replace("\0", "%00")
+    return "%" if not quoted else quoted.replace(".", "%2E") if set(quoted) == {"."} else quoted
+
+
+def _age(age: int, model: Model, windowing: Windowing, where: str) -> int | None:
+    """-1 says that nobody knows; raises StateError where somebody has to."""
+    if age >= 0:
+        return age
+    n = model.window_length
+    if windowing.needs_age or n is not None:
+        counts = f"a model that flattens windows of {n} samples" if n else str(windowing)
+        raise StateError(f"{where}: {counts} needs the state's age, and the file does not say it; start anew")
+    return None
+
+
+def _check_count(executor: Executor, state: StreamState, where: str) -> None:
+    """A ring's count has to be that of its age, or an answer would have seen other samples than it says."""
+    if isinstance(executor, SlidingExecutor) and state.age is not None:
+        expected = executor.count(state.age)
+        if state.row[-1] != expected:
+            raise StateError(f"{where}: expected a count of {expected} at age {state.age}, got {state.row[-1]}")
 
 
 def _describe(file: h5py.File, model: Model, windowing: Windowing) -> None:
     file.attrs["layout"] = LAYOUT
     file.attrs["stepstream"] = __version__
     file.attrs["fingerprint"] = model.fingerprint
-    file.attrs["windowing"] = str(windowing)
+    file.attrs["windowing"] = str(windowing.on(model.executor)[0])
     file.attrs["arithmetic"] = model.executor.arithmetic_id
 
 
@@ -188,7 +255,7 @@ def _check(file: h5py.File, model: Model, windowing: Windowing, where: str) -> N
         return  # written by the recipe: shapes are all that can be checked
     if int(found) > LAYOUT:
         raise StateError(f"{where}: expected layout {LAYOUT} or older, got {found}; use a newer stepstream")
-    for key, ours in (("fingerprint", model.fingerprint), ("windowing", str(windowing))):
+    for key, ours in (("fingerprint", model.fingerprint), ("windowing", str(windowing.on(model.executor)[0]))):
         theirs = _text(file.attrs.get(key, "none"))
         if theirs != ours:
             raise StateError(
@@ -214,13 +281,11 @@ def _read_stream(group: h5py.Group, model: Model, windowing: Windowing, where: s
         if not np.isfinite(value).all():
             raise StateError(f"{where}: {name} holds NaN or Inf; start the stream anew")
         slots[key] = value
-    age = int(group.attrs.get("age", -1))
-    if age < 0 and isinstance(windowing, Tumbling):
-        raise StateError(f"{where}: {windowing} needs the state's age, and the file does not say it; use carry")
+    age = _age(int(group.attrs.get("age", -1)), model, windowing, where)
     time = group.attrs.get("time")
     return StreamState(
         model.executor.pack(slots),
-        None if age < 0 else age,
+        age,
         None if time is None else float(time),
         int(group.attrs.get("samples", 0)),
     )

@@ -1,10 +1,12 @@
-"""What one stream carries from sample to sample."""
+"""What one stream carries from sample to sample, and what computes the next."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
-from stepstream.graph.ir import Array
+from stepstream.graph.ir import Array, StateSlot
 
 
 @dataclass(frozen=True)
@@ -15,3 +17,31 @@ class StreamState:
     age: int | None = 0
     time: float | None = None
     samples: int = 0
+
+
+class Executor(Protocol):
+    """One sample of many streams in, their answers and new states out; a model's own, or a windowing around it."""
+
+    @property
+    def slots(self) -> tuple[tuple[str, StateSlot], ...]:
+        """(node id, slot) of each part of a state row, in order."""
+
+    @property
+    def state_size(self) -> int:
+        """Numbers in a state row."""
+
+    @property
+    def arithmetic_id(self) -> str:
+        """The way of computing: equal ids give equal bits."""
+
+    def initial_state(self, streams: int) -> Array:
+        """Rows (streams, state_size) of streams that have seen nothing."""
+
+    def step(self, x: Array, state: Array, mask: Array | None = None) -> tuple[tuple[Array, ...], Array]:
+        """x (streams, features), state (streams, state_size), mask bool (streams,) or None -> outputs, new state."""
+
+    def unpack(self, row: Array) -> dict[tuple[str, str], Array]:
+        """A row (state_size,) as {(node id, slot name): array}."""
+
+    def pack(self, slots: Mapping[tuple[str, str], Array]) -> Array:
+        """The inverse of `unpack`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from numbers import Real
@@ -15,18 +15,17 @@ from typing import TYPE_CHECKING, Any, final
 import numpy as np
 from numpy.typing import ArrayLike
 
-from stepstream.arrays import float32
 from stepstream.errors import ConcurrentUseError, InputError, StepstreamWarning
 from stepstream.graph.ir import Array
 from stepstream.live import snapshot
+from stepstream.live.sample import Sample, row_of, rows_of
 from stepstream.live.state import StreamState
-from stepstream.live.windowing import Carry, Tumbling, Windowing, parse
+from stepstream.live.windowing import Carry, Sliding, Tumbling, Windowing, parse
 
 if TYPE_CHECKING:
     from stepstream.model import Model
 
 Output = float | Array | dict[str, Any]
-Sample = Sequence[float] | Array | Mapping[str, float]
 
 
 @final
@@ -35,22 +34,28 @@ class Stream:
 
     def __init__(self, model: Model, windowing: str | Windowing = "auto") -> None:
         self.model = model
-        self._executor = model.executor  # raises for a blocked model
+        inner = model.executor  # raises for a blocked model
         self._says_restart = False
         self.windowing = self._choose(windowing)
-        self._state = StreamState(self._executor.initial_state(1)[0])
+        self._resolved, self._executor = self.windowing.on(inner)
+        self._state = self._nothing()
         self._lock = threading.Lock()
 
+    def __repr__(self) -> str:
+        return f"<Stream {self._resolved}, age {self.age}{', complete' if self.complete else ''}, of {self.model!r}>"
+
+    def _nothing(self) -> StreamState:
+        return StreamState(self._executor.initial_state(1)[0])
+
     def _choose(self, windowing: str | Windowing) -> Windowing:
-        if isinstance(windowing, Windowing):
-            return windowing
-        if not isinstance(windowing, str):
+        if not isinstance(windowing, str | Windowing):
             raise InputError(f"windowing: expected a string or a windowing, got {type(windowing).__name__}")
-        if windowing.strip() != "auto":
-            return parse(windowing)
-        if self.model.training_length is not None:
+        if isinstance(windowing, Windowing) or windowing.strip() != "auto":
+            return self._fitting(windowing if isinstance(windowing, Windowing) else parse(windowing))
+        length = self.model.window_length or self.model.training_length
+        if length is not None:
             self._says_restart = True
-            return Tumbling(self.model.training_length)
+            return Tumbling(length)
         warnings.warn(
             "the model does not say how many samples it was trained on, so its state is carried on without end, "
             "which it may never have been trained for; give training_length= to load(), or a windowing",
@@ -58,6 +63,23 @@ class Stream:
             stacklevel=4,
         )
         return Carry()
+
+    def _fitting(self, windowing: Windowing) -> Windowing:
+        """A model that weighs each position of its window has answers for windows of that length alone."""
+        n = self.model.window_length
+        if n is not None and isinstance(windowing, Tumbling | Sliding):
+            if windowing.n != n:
+                kind = str(windowing).partition("(")[0]
+                raise InputError(
+                    f"expected {kind}({n}), got {windowing}: the model flattens windows of {n} samples, and has "
+                    "weights for each position in them"
+                )
+            if isinstance(windowing, Sliding) and windowing.stride > 1:
+                raise InputError(
+                    f"expected sliding({n}), got {windowing}: the model flattens windows of {n} samples, and with a "
+                    "stride its answer would have seen fewer"
+                )
+        return windowing
 
     @property
     def age(self) -> int | None:
@@ -73,53 +95,60 @@ class Stream:
     def complete(self) -> bool:
         """Whether the last answer has seen a whole window."""
         age = self._state.age
+        if self.model.window_length is not None:
+            return self.windowing.effective(age) == self.model.window_length
         return age is None or (age > 0 and self.windowing.complete(age, self.model.training_length))
 
     @property
     def beyond_training_length(self) -> bool:
-        """Whether the state is older, or may be, than any that the model was trained on."""
-        age, length = self._state.age, self.model.training_length
+        """Whether the last answer has seen, or may have seen, more samples than the model was trained on."""
+        age, length = self.windowing.effective(self._state.age), self.model.training_length
         return length is not None and (age is None or age > length)
 
     @property
     def state(self) -> dict[str, dict[str, Array]]:
-        """Copies of the state by layer name: {"lstm": {"h": (units,), "c": (units,)}}."""
+        """Copies of the state by layer name: {"lstm": {"h": (units,), "c": (units,)}}.
+
+        Under sliding(n) by states each has the axis of the ring in front, (states, units); by recompute there are the
+        last samples instead, {"sliding": {"samples": (n, features), "mask": (n,), "count": ()}}.
+        """
         layers = {n.id: n.layer for n in self.model.graph.nodes}
         out: dict[str, dict[str, Array]] = {}
         for (node, slot), value in self._executor.unpack(self._state.row).items():
-            out.setdefault(layers[node], {})[slot] = value
+            out.setdefault(layers.get(node, node), {})[slot] = value
         return out
 
     def step(self, x: Sample, time: float | None = None, mask: bool | None = None) -> Output:
         """One sample in, one answer out.
 
-        x: a list, tuple or array of shape (f,), (1, f) or (1, 1, f), or a dict by feature name. time: seconds, never
-        before the last one. mask: False for a sample that is to be passed over (it counts in age; the recurrent
-        layers repeat their last output), as in Keras.
+        x: a list, tuple or array of shape (f,), (1, f) or (1, 1, f), a dict by feature name, or by input name where the
+        model has several inputs. time: seconds, never before the last one. mask: False for a sample that is to be
+        passed over (it counts in age and windows; the recurrent layers repeat their last output), as in Keras.
         Returns a float for one unit, float32 (outputs,) for more, a dict by name for several outputs. Raises
-        InputError and changes nothing for a wrong length, NaN, Inf, or time running backwards.
+        InputError and changes nothing for a wrong length, NaN, Inf, time running backwards, or, where the model
+        flattens windows of n samples, sample n + 1 of a stream that is not cut.
         """
         with self._one_thread():
-            y, self._state = self._next(self._state, self._sample(x), time, mask)
+            y, self._state = self._next(self._state, x, time, mask)
             return y
 
     def peek(self, x: Sample, time: float | None = None, mask: bool | None = None) -> Output:
         """What `step` would return; the stream stays as it is."""
         with self._one_thread():
-            return self._next(self._state, self._sample(x), time, mask)[0]
+            return self._next(self._state, x, time, mask)[0]
 
-    def steps(self, X: ArrayLike) -> Array | dict[str, Array]:
-        """Many samples, X (t, f) or (1, t, f) -> float32 (t, outputs); all of them, or an error and none."""
+    def steps(self, X: ArrayLike | Mapping[str, ArrayLike]) -> Array | dict[str, Array]:
+        """Many samples, X (t, f) or (1, t, f) -> float32 (t, outputs); all of them, or an error and none.
+
+        Where the model has several inputs, X may be a dict by input name: (t, f) each, and (k,) or (t, k) for an input
+        without time.
+        """
         with self._one_thread():
-            x = float32(X, f"numbers of shape (time, {self.model.n_features})")
-            if x.ndim == 3 and len(x) == 1:
-                x = x[0]
-            if x.ndim != 2:
-                raise InputError(f"expected shape (time, {self.model.n_features}) or (1, time, ...), got {x.shape}")
+            x = rows_of(self.model, X)
             state = self._state
             answers: list[Any] = []
             for row in x:
-                y, state = self._next(state, self._sample(row), None, None)
+                y, state = self._next(state, row, None, None)
                 answers.append(y)
             self._state = state
             sizes = dict(zip(self.model.output_names, self.model.output_sizes, strict=True))
@@ -149,7 +178,7 @@ class Stream:
     def reset(self) -> None:
         """Back to a stream that has seen nothing."""
         with self._one_thread():
-            self._state = StreamState(self._executor.initial_state(1)[0])
+            self._state = self._nothing()
 
     def save(self, path: str | Path) -> None:
         """Write the state to an HDF5 file by atomic replacement: docs/reference/state-files.md."""
@@ -170,76 +199,57 @@ class Stream:
         finally:
             self._lock.release()
 
-    def _where(self) -> str:
-        return f"sample {self._state.samples + 1} of the stream"
-
-    def _seconds(self, time: float) -> float:
+    @staticmethod
+    def _seconds(time: float, where: str) -> float:
         if isinstance(time, Real) and not isinstance(time, bool):
             with suppress(OverflowError):
                 if math.isfinite(value := float(time)):
                     return value
-        raise InputError(f"expected a time in seconds since 1970, got {str(time)[:40]} ({self._where()})")
+        raise InputError(f"expected a time in seconds since 1970, got {str(time)[:40]} ({where})")
 
-    def _sample(self, x: Sample) -> Array:
-        f = self.model.n_features
-        names = self.model.features
-        if isinstance(x, Mapping):
-            if names is None:
-                raise InputError("expected a list of numbers: the model has no feature names; give features= to load()")
-            if set(x) != set(names):
-                raise InputError(f"expected the features {list(names)}, got {list(x)} ({self._where()})")
-            x = [x[name] for name in names]
-        row = float32(x, f"{f} numbers ({self._where()})")
-        if row.shape not in {(f,), (1, f), (1, 1, f)}:
-            known = "" if names is None else f"; the features are {', '.join(names)}"
-            raise InputError(f"expected {f} features per sample, got shape {row.shape} ({self._where()}){known}")
-        row = row.reshape(1, f)
-        if not np.isfinite(row).all():
-            i = int(np.flatnonzero(~np.isfinite(row[0]))[0])
-            name = names[i] if names else i
-            raise InputError(
-                f"expected finite numbers, got {row[0, i]} for feature {name} ({self._where()}); "
-                "fill the value or leave the sample out"
-            )
-        for i, known_indices in self.model.indices.items():
-            if not (row[0, i] == int(row[0, i]) and 0 <= row[0, i] < known_indices):
-                raise InputError(
-                    f"expected a whole number from 0 to {known_indices - 1}, got {row[0, i]} ({self._where()})"
-                )
-        return row
-
-    def _next(
-        self, state: StreamState, row: Array, time: float | None, mask: bool | None
-    ) -> tuple[Output, StreamState]:
-        """The one signature: (state, sample) -> (answer, state). row: (1, features)."""
+    def _next(self, state: StreamState, x: Sample, time: float | None, mask: bool | None) -> tuple[Output, StreamState]:
+        """The one signature: (state, sample) -> (answer, state)."""
+        where = f"sample {state.samples + 1} of the stream"
+        row = row_of(self.model, x, where)
         if time is not None:
-            time = self._seconds(time)
+            time = self._seconds(time, where)
             if state.time is not None and time < state.time:
                 raise InputError(
-                    f"expected a time from {state.time} on, got {time} ({self._where()}): time runs backwards; "
+                    f"expected a time from {state.time} on, got {time} ({where}): time runs backwards; "
                     "sort the samples or reset the stream"
                 )
         if mask is not None and not isinstance(mask, bool | np.bool_):
             raise InputError(f"mask: expected True, False or None, got {mask!r}")
         age = state.age
         if self.windowing.restarts(age or 0, state.time, time):
-            if self._says_restart:
-                self._says_restart = False
-                warnings.warn(
-                    f"{self.windowing}: the state restarts after every {self.model.training_length} samples, the "
-                    "length that the model was trained on; choose a windowing to say otherwise",
-                    StepstreamWarning,
-                    stacklevel=3,
-                )
-            state = replace(state, row=self._executor.initial_state(1)[0], age=0)
+            self._say_restart()
+            state = replace(state, row=self._nothing().row, age=0)
             age = 0
+        n = self.model.window_length
+        if n is not None and (age is None or (self.windowing.effective(age + 1) or 0) > n):
+            raise InputError(
+                f"expected at most {n} samples under {self.windowing}, got another ({where}): the model flattens "
+                f"windows of {n} samples; call reset() where a window ends, or choose tumbling({n}) or sliding({n})"
+            )
         ys, rows = self._executor.step(row, state.row[None], None if mask is None else np.array([mask]))
         if not np.isfinite(rows).all() or not all(np.isfinite(y).all() for y in ys):
             raise InputError(
-                f"the model's answer or state overflowed ({self._where()}); expected samples in the range that it was "
+                f"the model's answer or state overflowed ({where}); expected samples in the range that it was "
                 "trained on: check units and scale="
             )
         answers = [float(y[0, 0]) if y.shape[1] == 1 else y[0] for y in ys]
         answer = answers[0] if len(answers) == 1 else dict(zip(self.model.output_names, answers, strict=True))
         age = None if age is None else age + 1
         return answer, StreamState(rows[0], age, state.time if time is None else time, state.samples + 1)
+
+    def _say_restart(self) -> None:
+        if self._says_restart:
+            self._says_restart = False
+            n = self.windowing.n if isinstance(self.windowing, Tumbling) else None
+            warnings.warn(
+                f"{self.windowing}: the state restarts after every {n} samples, the length that the model was trained "
+                f"on, and the next answer has seen one sample alone; sliding({n}) answers on the last {n} at every "
+                "sample; choose a windowing to say otherwise",
+                StepstreamWarning,
+                stacklevel=4,
+            )

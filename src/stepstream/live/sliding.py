@@ -1,0 +1,214 @@
+"""sliding(n): at every sample the model's answer on the last n, computed in one of two ways.
+
+`Recompute` keeps the last n samples and runs the whole model on them. `States` keeps several states of the model, each
+started `stride` samples after the other; all take every sample and the oldest that has seen at most n answers. Both
+wrap a model's executor and are one themselves: all that they carry is in the state row. docs/explanation/sliding.md
+has the figures behind the choice.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from math import prod
+from typing import Protocol
+
+import numpy as np
+
+from stepstream.errors import InputError
+from stepstream.graph.ir import Array, Graph, StateSlot, TimeRole
+from stepstream.graph.validate import validate
+from stepstream.live.state import Executor
+from stepstream.ops import REGISTRY
+
+MAX_SAMPLES = 1_000_000  # in a window: counts stay exact in float32
+MAX_STATE_FLOATS = 2**26  # of one stream: 256 MiB
+MAX_STATES_FLOATS = 2**22  # of one stream, before memory alone decides for recomputing: 16 MiB
+
+# measured by bench/sliding.py
+CALL_US = 40.0  # one layer with a state on one sample, however small: Python's and NumPy's calls
+MULTIPLY_ADDS_PER_US = 10_000.0
+STATE_FLOATS_PER_US = 100.0  # activations and copies
+
+
+class Whole(Executor, Protocol):
+    """An executor with the whole pass, as a model's is."""
+
+    @property
+    def graph(self) -> Graph:
+        """What it computes."""
+
+    def last(self, x: Array, mask: Array | None = None) -> tuple[Array, ...]:
+        """x (streams, time, features), mask bool (streams, time) or None -> (streams, outputs) for each output."""
+
+
+def costs(executor: Whole, n: int, stride: int = 1) -> dict[str, float]:
+    """Estimated microseconds for one sample of one stream, by way; {"recompute": ..., "states": ...}.
+
+    Recomputing runs the layers over time n times, call by call, and what follows the last value once. The states run
+    everything once for each of ceil(n / stride) states, all in the same few calls.
+    """
+    specs = validate(executor.graph)
+    over_time, once, calls = 0, 0, 0
+    for node in executor.graph.nodes:
+        op = REGISTRY[node.op]
+        stateful = bool(op.slots(node))
+        calls += stateful
+        if stateful or specs[node.id].role is TimeRole.SEQUENCE:
+            over_time += op.multiply_adds(node, *(specs[i] for i in node.inputs))
+        else:
+            once += op.multiply_adds(node, *(specs[i] for i in node.inputs))
+    states = -(-n // stride)
+    activations = executor.state_size / STATE_FLOATS_PER_US
+    each = over_time / MULTIPLY_ADDS_PER_US + activations
+    return {
+        "recompute": n * (calls * CALL_US + each) + once / MULTIPLY_ADDS_PER_US,
+        "states": calls * CALL_US + states * (each + once / MULTIPLY_ADDS_PER_US),
+    }
+
+
+def cheaper(executor: Whole, n: int, stride: int = 1) -> str:
+    """ "recompute" or "states": the lower of `costs`, unless the states would take more than 16 MiB a stream."""
+    if -(-n // stride) * executor.state_size > MAX_STATES_FLOATS:
+        return "recompute"
+    estimate = costs(executor, n, stride)
+    return min(estimate, key=lambda way: estimate[way])
+
+
+class SlidingExecutor(ABC):
+    """An executor around an executor. Its last slot counts the stream's samples, and wraps where the ring does."""
+
+    by: str
+
+    def __init__(self, executor: Whole, n: int, stride: int, slots: list[tuple[str, StateSlot]], period: int) -> None:
+        self.inner, self.n, self.stride, self.period = executor, n, stride, period
+        self.arithmetic_id = executor.arithmetic_id
+        self.slots = (*slots, (self.own_node(executor), StateSlot("count", ())))
+        self.state_size = sum(slot.size for _, slot in self.slots)
+        if self.state_size > MAX_STATE_FLOATS:
+            raise InputError(
+                f"sliding({n}): expected at most {MAX_STATE_FLOATS} floats for each stream, got {self.state_size}; "
+                "take a shorter window, a larger stride or by=recompute"
+            )
+
+    @staticmethod
+    def own_node(executor: Whole) -> str:
+        """A name for what no layer owns."""
+        own = "sliding"
+        while any(own in {node.id, node.layer} for node in executor.graph.nodes):
+            own += "_"
+        return own
+
+    @abstractmethod
+    def initial_state(self, streams: int) -> Array:
+        """Rows (streams, state_size) of streams that have seen nothing."""
+
+    @abstractmethod
+    def step(self, x: Array, state: Array, mask: Array | None = None) -> tuple[tuple[Array, ...], Array]:
+        """One sample of each stream, each with a count of its own: as the wrapped executor's `step`."""
+
+    def count(self, age: int) -> int:
+        """What the last slot holds after `age` samples."""
+        return age if age < self.n + self.period else self.n + (age - self.n) % self.period
+
+    def seen(self, count: Array) -> Array:
+        """How many samples the answer has seen that comes after `count` ones: n, or down to n - stride + 1."""
+        return count - self.stride * -(-np.maximum(0, count - self.n) // self.stride)
+
+    def next_count(self, state: Array) -> Array:
+        """The count with the sample at hand, int64 (streams,), before it wraps."""
+        return state[:, -1].astype(np.int64) + 1
+
+    def wrapped(self, count: Array) -> Array:
+        """As a column of state rows (streams, 1)."""
+        return np.where(count == self.n + self.period, self.n, count)[:, None]
+
+    def unpack(self, row: Array) -> dict[tuple[str, str], Array]:
+        """A row (state_size,) as {(node id, slot name): array}."""
+        out, at = {}, 0
+        for node, slot in self.slots:
+            out[node, slot.name] = row[at : at + slot.size].reshape(slot.shape).copy()
+            at += slot.size
+        return out
+
+    def pack(self, slots: Mapping[tuple[str, str], Array]) -> Array:
+        """The inverse of `unpack`."""
+        dtype = self.initial_state(0).dtype
+        return np.concatenate([np.asarray(slots[node, s.name], dtype).reshape(s.size) for node, s in self.slots])
+
+
+class Recompute(SlidingExecutor):
+    """The last n samples, oldest first, and the whole model on them; zeros where none has come yet."""
+
+    by = "recompute"
+
+    def __init__(self, executor: Whole, n: int, stride: int) -> None:
+        own = self.own_node(executor)
+        self.features = features = sum(prod(spec.shape) for _, spec in executor.graph.inputs)
+        slots = [(own, StateSlot("samples", (n, features))), (own, StateSlot("mask", (n,)))]
+        super().__init__(executor, n, stride, slots, stride)
+
+    def initial_state(self, streams: int) -> Array:
+        return np.zeros((streams, self.state_size), self.inner.initial_state(0).dtype)
+
+    def step(self, x: Array, state: Array, mask: Array | None = None) -> tuple[tuple[Array, ...], Array]:
+        n, f = self.n, self.features
+        kept = np.ones(len(x)) if mask is None else mask
+        window = np.concatenate([state[:, f : n * f], x], axis=1, dtype=state.dtype)  # (s, n * f)
+        masks = np.concatenate([state[:, n * f + 1 : n * f + n], kept[:, None]], axis=1, dtype=state.dtype)  # (s, n)
+        count = self.next_count(state)
+        seen = self.seen(count)
+        outputs: list[Array] = []
+        for length in np.unique(seen):
+            chosen = seen == length
+            keep = masks[chosen, n - length :] > 0
+            last = self.inner.last(window[chosen].reshape(-1, n, f)[:, n - length :], None if keep.all() else keep)
+            outputs = outputs or [np.empty((len(x), y.shape[1]), y.dtype) for y in last]
+            for y, part in zip(outputs, last, strict=True):
+                y[chosen] = part
+        return tuple(outputs), np.concatenate([window, masks, self.wrapped(count)], axis=1, dtype=state.dtype)
+
+
+class States(SlidingExecutor):
+    """A ring of k = ceil(n / stride) states. State m starts at sample m * stride, counted from 0, in place m % k."""
+
+    by = "states"
+
+    def __init__(self, executor: Whole, n: int, stride: int) -> None:
+        self.states = k = -(-n // stride)
+        slots = [(node, StateSlot(slot.name, (k, *slot.shape))) for node, slot in executor.slots]
+        super().__init__(executor, n, stride, slots, stride * k)
+
+    def initial_state(self, streams: int) -> Array:
+        rows = self.inner.initial_state(streams * self.states)
+        return self._joined(rows, np.zeros((streams, 1), rows.dtype))
+
+    def step(self, x: Array, state: Array, mask: Array | None = None) -> tuple[tuple[Array, ...], Array]:
+        s, k = len(x), self.states
+        count = self.next_count(state)
+        newest = (count[:, None] - 1) // self.stride  # (s, 1)
+        started = newest - (newest - np.arange(k)) % k  # (s, k): which state has each place; below 0: none yet
+        seen = np.where(started < 0, 0, count[:, None] - self.stride * started)  # with this sample
+        idle = (seen < 1) | (seen > self.n)
+        nothing = self.inner.initial_state(1)
+        rows = np.where((idle | (seen == 1)).reshape(-1, 1), nothing, self._split(state))
+        ys, new = self.inner.step(np.repeat(x, k, axis=0), rows, None if mask is None else np.repeat(mask, k))
+        oldest = np.where(idle, 0, seen).argmax(axis=1) + k * np.arange(s)
+        new = np.where(idle.reshape(-1, 1), nothing, new)  # else it would go on without end, and overflow
+        return tuple(y[oldest] for y in ys), self._joined(new, self.wrapped(count).astype(new.dtype))
+
+    def _split(self, state: Array) -> Array:
+        """Rows of streams (s, state_size) -> rows of the model (s * k, its own state_size)."""
+        parts, at = [], 0
+        for _, slot in self.slots[:-1]:
+            parts.append(state[:, at : at + slot.size].reshape(len(state) * self.states, -1))
+            at += slot.size
+        return np.concatenate(parts, axis=1) if parts else np.zeros((len(state) * self.states, 0), state.dtype)
+
+    def _joined(self, rows: Array, count: Array) -> Array:
+        """The inverse, with the count (s, 1) behind."""
+        parts, at = [], 0
+        for _, slot in self.inner.slots:
+            parts.append(rows[:, at : at + slot.size].reshape(len(count), -1))
+            at += slot.size
+        return np.concatenate([*parts, count], axis=1)

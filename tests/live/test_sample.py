@@ -1,0 +1,159 @@
+"""Samples by input name, and streams over a model that has answers for windows of one length alone."""
+
+from types import SimpleNamespace
+
+import h5py
+import numpy as np
+import pytest
+
+from make import model_of, question, recurrent
+from stepstream import InputError, Model, StateError, StepstreamWarning
+from stepstream.graph.ir import Graph, TensorSpec, TimeRole
+from stepstream.live.sample import row_of, rows_of
+
+SAMPLES = np.random.default_rng(5).normal(size=(20, 3)).astype(np.float32)
+INPUTS = (
+    ("motion", TensorSpec((3,), TimeRole.SEQUENCE)),
+    ("image", TensorSpec((2, 2), TimeRole.SEQUENCE)),
+    ("site", TensorSpec((2,), TimeRole.STATIC)),
+)
+COLUMNS = {"motion": slice(0, 3), "image": slice(3, 7), "site": slice(7, 9)}
+
+
+def three_inputs(features=None):
+    """What `row_of` needs to know of a model."""
+    graph = Graph(INPUTS, (), (("motion", "motion"),))
+    return SimpleNamespace(n_features=9, features=features, input_columns=COLUMNS, index_columns={8: 5}, graph=graph)
+
+
+def test_columns_follow_the_inputs():
+    graph = Graph(INPUTS, (), (("motion", "motion"),))
+    model = object.__new__(Model)
+    model.__dict__.update(reading=SimpleNamespace(blockers=()), _executor=SimpleNamespace(graph=graph))
+    assert model.n_features == 9
+    assert model.input_columns == COLUMNS
+
+
+def test_a_sample_by_input_name_or_flat():
+    flat = np.float32([1, 2, 3, 4, 5, 6, 7, 8, 3])
+    named = {"site": (8, 3), "image": [[4, 5], [6, 7]], "motion": np.array([[1, 2, 3]])}
+    for x in (flat, flat[None], named):
+        np.testing.assert_array_equal(row_of(three_inputs(), x, "here"), flat[None])
+    features = tuple("abcdefghi")
+    by_feature = dict(zip(features[::-1], flat[::-1], strict=True))
+    for x in (named, by_feature):
+        np.testing.assert_array_equal(row_of(three_inputs(features), x, "here"), flat[None])
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"site": (8,)}, r"expected 2 numbers for input 'site', got shape \(1,\) \(here\)"),
+        ({"image": [[4, 5], [6]]}, "expected 4 numbers for input 'image'"),
+        ({"motion": [1, np.nan, 3]}, "got nan"),
+        ({"other": 1}, r"expected the inputs \['motion', 'image', 'site'\]"),
+        ({"site": (8, 5)}, "expected a whole number from 0 to 4, got 5.0"),
+    ],
+)
+def test_bad_values_for_an_input(changed, message):
+    sample = {"site": (8, 3), "image": [[4, 5], [6, 7]], "motion": [1, 2, 3], **changed}
+    with pytest.raises(InputError, match=message):
+        row_of(three_inputs(), sample, "here")
+
+
+def test_names_of_neither_inputs_nor_features():
+    with pytest.raises(InputError, match=r"expected the features \['a'.*or the inputs \['motion'"):
+        row_of(three_inputs(tuple("abcdefghi")), {"motion": [1, 2, 3]}, "here")
+
+
+def test_many_samples_by_input_name():
+    motion, image = SAMPLES[:5], np.arange(20).reshape(5, 2, 2)
+    for site in ([8, 3], np.tile([8, 3], (5, 1))):
+        rows = rows_of(three_inputs(), {"motion": motion, "image": image, "site": site})
+        assert rows.shape == (5, 9)
+        np.testing.assert_array_equal(rows[:, :3], motion)
+        np.testing.assert_array_equal(rows[:, 3:7], image.reshape(5, 4))
+        np.testing.assert_array_equal(rows[:, 7:], np.tile([8, 3], (5, 1)))
+    assert len(rows_of(three_inputs(), {"motion": motion[:0], "image": image[:0], "site": [8, 3]})) == 0
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"image": np.zeros((4, 2, 2))}, "equally many samples"),
+        ({"image": np.zeros((5, 5))}, r"expected shape \(5, 4\) for input 'image', got \(5, 5\)"),
+        ({"site": np.zeros((2, 2))}, r"expected shape \(2,\) or \(5, 2\) for input 'site'"),
+        ({"site": 3}, "for input 'site'"),
+        ({"motion": 3}, "equally many samples"),
+        ({"more": 3}, "expected the inputs"),
+    ],
+)
+def test_bad_arrays_for_an_input(changed, message):
+    inputs = {"motion": SAMPLES[:5], "image": np.zeros((5, 4)), "site": [8, 3], **changed}
+    with pytest.raises(InputError, match=message):
+        rows_of(three_inputs(), inputs)
+
+
+@pytest.fixture
+def flat(monkeypatch):
+    """A model that says it flattens windows of 7; the windowing is what is looked at here."""
+    monkeypatch.setattr(Model, "window_length", property(lambda self: 7))
+    return question()
+
+
+def test_a_flattened_window_has_an_end(flat):
+    for windowing, options in (("carry", {}), ("session(10)", {"time": 0})):
+        stream = flat.stream(windowing)
+        complete = []
+        for x in SAMPLES[:7]:
+            stream.step(x, **options)
+            complete.append(stream.complete)
+        assert complete == [False] * 6 + [True]
+        before = stream.snapshot()
+        for call in (stream.step, stream.peek):
+            with pytest.raises(InputError, match=r"at most 7.*sample 8.*reset\(\).*tumbling\(7\) or sliding\(7\)"):
+                call(SAMPLES[7], **options)
+        assert stream.snapshot() is before
+        stream.reset()
+        stream.step(SAMPLES[7], **options)
+    stream = flat.stream("session(10)")
+    for x in SAMPLES[:7]:
+        stream.step(x, time=0)
+    stream.step(SAMPLES[7], time=11)  # the session is over
+    assert (stream.age, stream.complete) == (1, False)
+
+
+def test_a_flattened_window_starts_anew_or_slides(flat):
+    stream = flat.stream("tumbling(7)")
+    assert [stream.step(x) is not None and stream.complete for x in SAMPLES] == [t % 7 == 0 for t in range(1, 21)]
+    stream = flat.stream("sliding(7)")
+    assert [stream.step(x) is not None and stream.complete for x in SAMPLES] == [t >= 7 for t in range(1, 21)]
+    assert not stream.beyond_training_length
+
+
+@pytest.mark.parametrize(
+    "windowing", ["tumbling(6)", "tumbling(8)", "sliding(6)", "sliding(8)", "sliding(7, stride=2)"]
+)
+def test_other_windows_of_a_model_that_flattens_are_refused(flat, windowing):
+    with pytest.raises(InputError, match=r"expected (tumbling|sliding)\(7\), got .*flattens windows of 7 samples"):
+        flat.stream(windowing)
+
+
+def test_auto_is_the_flattened_window_even_where_the_training_length_is_unknown(monkeypatch):
+    monkeypatch.setattr(Model, "window_length", property(lambda self: 7))
+    stream = model_of(recurrent("lstm", 3, 4), training_length=None).stream()
+    assert str(stream.windowing) == "tumbling(7)"
+    stream.steps(SAMPLES[:7])
+    with pytest.warns(StepstreamWarning, match=r"one sample alone; sliding\(7\) answers on the last 7"):
+        stream.step(SAMPLES[7])
+
+
+def test_a_state_of_unknown_age_is_of_no_use_for_a_flattened_window(flat, tmp_path):
+    stream = flat.stream("carry")
+    stream.steps(SAMPLES[:3])
+    stream.save(tmp_path / "state.h5")
+    with h5py.File(tmp_path / "state.h5", "r+") as file:
+        del file.attrs["age"]
+    with pytest.raises(StateError, match="flattens windows of 7 samples needs the state's age"):
+        stream.load(tmp_path / "state.h5")
+    assert stream.age == 3
