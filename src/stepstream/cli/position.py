@@ -63,7 +63,7 @@ def check_state(state: Path) -> None:
         if not state.is_file():
             raise StateError(f"--state {state}: expected a file, got something else")
         with snapshot.opened(state) as file:
-            if "keys" not in file:
+            if not file.has("keys"):
                 raise StateError(
                     f"--state {state}: expected states that `stepstream run` saved, got a file without keys, as of one "
                     "stream; go on from it in Python with Stream.load, or name another file"

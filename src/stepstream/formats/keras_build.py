@@ -165,11 +165,14 @@ class Builder:
         self.nodes: list[Node] = []
         self.specs: dict[str, TensorSpec] = {MASK: TensorSpec((), TimeRole.SEQUENCE, "bool")}
         self.time: int | None = None  # samples a window, where the file fixes them
+        self.stream = ""  # an input with time
         self.timeless = 0  # how many TimeDistributed we are in
 
     def input(self, name: str, spec: TensorSpec) -> Tensor:
         own = self._unique(name)
         self.specs[own] = spec
+        if spec.role is TimeRole.SEQUENCE:
+            self.stream = own
         return Tensor(own, spec.shape, spec.role, MASK if spec.role is TimeRole.SEQUENCE else None)
 
     def add(
@@ -179,13 +182,13 @@ class Builder:
         xs: Sequence[Tensor],
         params: Mapping[str, Any] | None = None,
         weights: Mapping[str, Array] | None = None,
-        masks: Sequence[str] = (),
+        also: Sequence[str] = (),
     ) -> Tensor:
-        """A new node. Behind a blocker nothing is built, and the first input's shape and role are passed on."""
+        """A new node. also: ids of masks and other inputs behind xs. Behind a blocker nothing is built, and the first input's shape and role are passed on."""
         if any(x.id is None for x in xs):
             return replace(xs[0], id=None)
         ids = tuple(x.id for x in xs if x.id is not None)
-        node = Node(self._unique(layer.name), op, (*ids, *masks), params or {}, weights or {}, layer.name, layer.index)
+        node = Node(self._unique(layer.name), op, (*ids, *also), params or {}, weights or {}, layer.name, layer.index)
         self.specs |= infer(node, self.specs)
         self.nodes.append(node)
         spec = self.specs[node.id]

@@ -60,7 +60,7 @@ def _masking(layer: Layer, build: Builder, xs: list[Tensor]) -> list[Tensor]:
     if x.id is None:
         return [x]
     mask = build.mask(layer, "mask_differs", [x.id], {"value": value})
-    return [replace(build.add(layer, "where", [x], {"value": 0.0}, masks=[mask]), mask=mask)]
+    return [replace(build.add(layer, "where", [x], {"value": 0.0}, also=[mask]), mask=mask)]
 
 
 def _along(layer: Layer, x: Tensor, weights: dict[str, Array]) -> dict[str, Array]:
@@ -184,14 +184,14 @@ def _permute(layer: Layer, build: Builder, xs: list[Tensor]) -> list[Tensor]:
 
 
 def _repeat(layer: Layer, build: Builder, xs: list[Tensor]) -> list[Tensor]:
-    """A value without time accompanies every sample anyway."""
+    """A value without time, with every sample of a stream."""
     (x,) = xs
     if x.role is not TimeRole.STATIC or build.timeless:
         raise Blocked(blocker(layer.name, layer.kind))
     n = layer.config["n"]
     if build.time is not None and n != build.time:
         raise layer.block(f"it repeats {n} times, and the stream's windows have {build.time} samples", "use one length")
-    return [replace(x, role=TimeRole.SEQUENCE)]
+    return [build.add(layer, "repeat", [x], also=[build.stream])]
 
 
 Converter = Callable[[Layer, Builder, list[Tensor]], list[Tensor]]

@@ -48,12 +48,12 @@ def _aligned(layer: Layer, build: Builder, xs: list[Tensor]) -> TimeRole:
 
 def _multiply(layer: Layer, build: Builder, xs: list[Tensor]) -> Tensor:
     """Keras 3.4: masked values count as 1; where all inputs are masked the product is 0."""
-    kept = [x if x.mask is None else build.add(layer, "where", [x], {"value": 1.0}, masks=[x.mask]) for x in xs]
+    kept = [x if x.mask is None else build.add(layer, "where", [x], {"value": 1.0}, also=[x.mask]) for x in xs]
     y = build.add(layer, "multiply", kept)
     masks = [x.mask for x in xs if x.mask is not None]
     if len(masks) < len(xs):
         return y
-    return build.add(layer, "where", [y], {"value": 0.0}, masks=[build.mask(layer, "mask_or", masks)])
+    return build.add(layer, "where", [y], {"value": 0.0}, also=[build.mask(layer, "mask_or", masks)])
 
 
 def _extreme(layer: Layer, build: Builder, xs: list[Tensor]) -> Tensor:
@@ -74,7 +74,7 @@ def _extreme(layer: Layer, build: Builder, xs: list[Tensor]) -> Tensor:
 def _where(layer: Layer, build: Builder, x: Tensor, mask: str, other: Tensor) -> Tensor:
     if x.id is None or other.id is None:
         return replace(x, id=None)
-    return build.add(layer, "where", [x, other], masks=[mask])
+    return build.add(layer, "where", [x], also=[mask, other.id])
 
 
 def merged_mask(layer: Layer, build: Builder, masks: list[str | None]) -> str | None:

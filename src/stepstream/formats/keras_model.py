@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -250,7 +250,7 @@ class _Reader:
             if is_custom(entry):
                 raise layer.block(CUSTOM, "replace it with standard layers; retrain")
             if kind in MODELS:
-                return self._inner(entry, place, given, name, xs[0])
+                return self._inner(entry, place, _masked(given, kwargs.get("mask")), name)
             self._describe(layer)
             ys = self._time_distributed(layer, xs) if kind == "TimeDistributed" else convert(layer, self.build, xs)
         except Blocked as e:
@@ -263,7 +263,7 @@ class _Reader:
     def _role(self, y: Tensor) -> TimeRole:
         return self.build.specs[y.id].role if y.id is not None else y.role
 
-    def _inner(self, entry: Entry, place: Place, given: Any, name: str, x: Tensor) -> Any:
+    def _inner(self, entry: Entry, place: Place, given: Any, name: str) -> Any:
         if not self.build.timeless and len(name.split("/")) > MAX_DEPTH:
             raise ModelFileError(f"expected models at most {MAX_DEPTH} deep, got more")
         result = self.model(entry, place, given, name + "/")
@@ -280,7 +280,9 @@ class _Reader:
         for key, value in kwargs.items():
             if value is None or (key == "training" and value is False):
                 continue
-            if key == "mask" and isinstance(value, Flags) and not value.wide and len(value.masks) == 1:
+            if key == "mask" and isinstance(value, list | Mapping) and all(map(_plain_mask, _leaves(value))):
+                continue  # of a model inside: `_masked`
+            if key == "mask" and value is not None and _plain_mask(value):
                 options["mask"] = value.masks[0]
             elif key == "initial_state":
                 options["initial_state"] = value
@@ -388,6 +390,39 @@ def _tensors(value: Any) -> Any:
             yield from _tensors(v)
     elif value is not None and not isinstance(value, str | int | float):
         yield value
+
+
+def _leaves(value: Any) -> Iterator[Any]:
+    """The leaves of a structure, dictionaries by key."""
+    if isinstance(value, Mapping):
+        value = [value[key] for key in sorted(value)]
+    if isinstance(value, list):
+        for v in value:
+            yield from _leaves(v)
+    else:
+        yield value
+
+
+def _plain_mask(value: Any) -> bool:
+    return value is None or (isinstance(value, Flags) and not value.wide and len(value.masks) == 1)
+
+
+def _masked(given: Any, mask: Any) -> Any:
+    """The inputs of a model inside, with the masks that it is called with."""
+    found = list(_leaves(mask))
+    if not any(isinstance(m, Flags) for m in found):
+        return given
+    xs = list(_leaves(given))
+    if len(xs) != len(found):
+        raise ModelFileError(f"expected a mask for each of {len(xs)} inputs, got {len(found)}")
+    return _like(given, iter([x if m is None else replace(x, mask=m.masks[0]) for x, m in zip(xs, found, strict=True)]))
+
+
+def _like(structure: Any, leaves: Iterator[Any]) -> Any:
+    """The structure with other leaves."""
+    if isinstance(structure, Mapping):
+        return {key: _like(structure[key], leaves) for key in sorted(structure)}
+    return [_like(v, leaves) for v in structure] if isinstance(structure, list) else next(leaves)
 
 
 def _only(value: Any) -> Tensor:

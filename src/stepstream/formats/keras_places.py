@@ -30,8 +30,17 @@ OLD_CONTAINER = "_layer_checkpoint_dependencies"
 
 
 def is_operation(entry: Entry) -> bool:
-    """Keras 3 lists operations such as x + y beside the layers; some have a layer's class name."""
-    return str(entry.get("module")).startswith(("keras.ops", "keras.src.ops"))
+    """Keras 3 lists operations such as x + y beside the layers; some have a layer's class name.
+
+    Its HDF5 files do not say the module, but operations have no `trainable`, as all layers but inputs and SpatialDropout do.
+    """
+    if entry.get("module") is not None:
+        return str(entry["module"]).startswith(("keras.ops", "keras.src.ops"))
+    calls, config = entry.get("inbound_nodes") or [None], entry["config"]
+    written_by_3 = isinstance(calls, list) and isinstance(calls[0], Mapping) and "args" in calls[0]
+    if str(entry["class_name"]).startswith("SpatialDropout"):
+        return False
+    return written_by_3 and isinstance(config, Mapping) and "trainable" not in config
 
 
 def is_custom(entry: Entry) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from stepstream.errors import GraphError
-from stepstream.graph.ir import Array, Node, TensorSpec
+from stepstream.graph.ir import Array, Node, TensorSpec, TimeRole
 from stepstream.ops.op import Op, Weights, params_of, register
 
 
@@ -43,3 +43,21 @@ class Transpose(Op):
     def apply(self, node: Node, w: Weights, *xs: Array) -> Array:
         (x,) = xs
         return np.ascontiguousarray(x.transpose(0, *(a + 1 for a in node.params["axes"])))
+
+
+@register
+class Repeat(Op):
+    """A value without time, once for every sample of the stream that is the second input."""
+
+    name = "repeat"
+
+    def infer(self, node: Node, *xs: TensorSpec) -> TensorSpec:
+        x, stream = xs
+        if x.role is not TimeRole.STATIC or stream.role is not TimeRole.SEQUENCE:
+            raise GraphError(
+                f"layer {node.layer!r}: expected a static value and a sequence, got {x.role}, {stream.role}"
+            )
+        return TensorSpec(x.shape, TimeRole.SEQUENCE)
+
+    def apply(self, node: Node, w: Weights, *xs: Array) -> Array:
+        return xs[0]

@@ -1,0 +1,666 @@
+"""Random Functional recurrent graphs, built in Keras 3. Run as a script: compare all of them with what we read.
+
+`draw(options)` takes one of several options by the next of a row of bytes that Hypothesis gives: drawn one by one, it
+would vary a few graphs over and over. A tensor here is
+what it means on a stream: `seq` (batch, time, f), `frames` (batch, time, more axes), `latest` and `static` (batch, f).
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import keras
+import numpy as np
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from keras import layers
+
+import stepstream
+from stepstream.testing import Yardstick, compare, verify_contract, yardstick
+
+BATCH = 3
+STEPS = 5
+KNOWN = 7  # indices of every Embedding
+MOVES = 0.01
+ACTIVATIONS = ["tanh", "sigmoid", "relu", "hard_sigmoid", "softsign", "elu"]
+Draw = Callable[[Any], Any]
+
+
+@dataclass(frozen=True)
+class Tensor:
+    x: Any
+    kind: str
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one sample."""
+        return tuple(self.x.shape[2 if self.kind in {"seq", "frames"} else 1 :])
+
+
+@dataclass
+class Shared:
+    """What all models of one graph have in common."""
+
+    time: int | None
+    batch: int | None
+    stateful: bool
+    masked: bool = False
+    softmax: bool = False
+    leaks: int = 0
+
+
+@dataclass
+class Net:
+    """One model while it grows: its tensors, and layers that can be called again."""
+
+    draw: Draw
+    all: Shared
+    tensors: list[Tensor]
+    depth: int = 0
+    again: list[tuple[Any, str, tuple[int, ...]]] = field(default_factory=list)
+    used: set[int] = field(default_factory=set)
+
+    def take(self, *kinds: str, shape: tuple[int, ...] | None = None) -> Tensor | None:
+        """One of the tensors of these kinds, the newest ones first."""
+        found = [t for t in self.tensors if t.kind in kinds and shape in (None, t.shape)]
+        if not found:
+            return None
+        t = self.draw(found[::-1][:4])
+        self.used.add(id(t))
+        return t
+
+    def put(self, x: Any, kind: str) -> Tensor:
+        self.tensors.append(Tensor(x, kind))
+        return self.tensors[-1]
+
+    def call(self, layer: Any, t: Tensor, kind: str | None = None, **options: Any) -> Tensor:
+        self.again.append((layer, t.kind, t.shape))
+        return self.put(layer(t.x, **options), kind or t.kind)
+
+    def leaves(self, *kinds: str) -> list[Tensor]:
+        return [t for t in self.tensors if t.kind in kinds and id(t) not in self.used]
+
+    def input(self, t: Tensor) -> Any:
+        """An input of a nested model for such a tensor."""
+        shape = t.x.shape[1:]
+        if t.kind in {"seq", "frames"} and self.draw([False, True]) and self.all.time is None:
+            shape = (None, *shape[1:])
+        return layers.Input(shape, self.all.batch)
+
+
+def chance(net: Net, one_in: int = 2) -> bool:
+    return net.draw([False] * (one_in - 1) + [True])
+
+
+# recurrent layers
+
+
+def cell(net: Net, units: int) -> Any:
+    options: dict[str, Any] = {"activation": net.draw(ACTIVATIONS[:3]), "use_bias": not chance(net, 4)}
+    kind = net.draw([layers.LSTMCell, layers.GRUCell, layers.SimpleRNNCell])
+    if kind is layers.GRUCell:
+        options["reset_after"] = net.draw([True, False])
+    if kind is not layers.SimpleRNNCell:
+        options["recurrent_activation"] = net.draw(["sigmoid", "hard_sigmoid"])
+    return kind(units, **options)
+
+
+def recurrent(net: Net, sequences: bool, t: Tensor | None = None) -> Tensor | None:
+    """A recurrent layer of any kind; perhaps its states as further tensors."""
+    t = t or net.take("seq")
+    if t is None:
+        return None
+    units = net.draw([1, 2, 3, 4])
+    options: dict[str, Any] = {"return_sequences": sequences, "return_state": chance(net, 4)}
+    if net.all.stateful:
+        options["stateful"] = True
+    zero = chance(net, 4)
+    options["zero_output_for_mask"] = zero
+    if net.all.time is not None and not zero:  # JAX forgets zero_output_for_mask where it unrolls
+        options["unroll"] = chance(net, 4)
+    if net.draw(["layer", "layer", "cell"]) == "layer":
+        kind = net.draw([layers.LSTM, layers.GRU, layers.SimpleRNN])
+        inner = cell(net, units)
+        own = {"activation": inner.activation, "use_bias": inner.use_bias, "dropout": net.draw([0.0, 0.3])}
+        layer = kind(units, **own, **options)
+        states = 1 + (kind is layers.LSTM)
+        sizes = [units] * states
+    else:
+        cells = [cell(net, net.draw([2, 3])) for _ in range(net.draw([1, 1, 2, 3]))]
+        layer = layers.RNN(cells if len(cells) > 1 else cells[0], **options)
+        sizes = [c.units for c in cells for _ in range(1 + isinstance(c, layers.LSTMCell))]
+    call: dict[str, Any] = {}
+    if net.all.batch and not net.all.stateful and chance(net, 3) and isinstance(layer, layers.LSTM | layers.GRU):
+        call["initial_state"] = [np.full((BATCH, n), 0.3 * (i + 1), np.float32) for i, n in enumerate(sizes)]
+    ys = layer(t.x, **call)
+    if not call and not options["return_state"]:
+        net.again.append((layer, t.kind, t.shape))
+    kind = "seq" if sequences else "latest"
+    if not options["return_state"]:
+        return net.put(ys, kind)
+    for state in keras.tree.flatten(ys[1:]):
+        if chance(net):
+            net.put(state, "latest")
+    return net.put(ys[0], kind)
+
+
+# layers of one sample
+
+
+def pointwise(net: Net) -> Tensor | None:
+    t = net.take("seq", "latest", "static", "frames")
+    if t is None:
+        return None
+    net.all.softmax |= (softmax := not net.all.masked and chance(net, 12))
+    if softmax:
+        return net.call(layers.Softmax(), t)
+    seq = t.kind == "seq"
+    made = {
+        "dense": lambda: layers.Dense(net.draw([1, 2, 3, 4]), activation=net.draw([None, *ACTIVATIONS])),
+        "activation": lambda: layers.Activation(net.draw(["softmax", "gelu", "mish", *ACTIVATIONS])),
+        "leaky": lambda: layers.LeakyReLU(0.2),
+        "elu": lambda: layers.ELU(0.7),
+        "relu": lambda: layers.ReLU(max_value=2.0, negative_slope=0.1),
+        "prelu": lambda: layers.PReLU(shared_axes=[1] if seq else None),
+        "dropout": lambda: layers.Dropout(0.4),
+        "spatial": lambda: layers.SpatialDropout1D(0.4) if seq else layers.GaussianNoise(0.1),
+        "identity": lambda: net.draw([layers.Identity, layers.ActivityRegularization])(),
+        "batch": lambda: layers.BatchNormalization(scale=not chance(net, 3), center=not chance(net, 3)),
+        "layer": lambda: layers.LayerNormalization(),
+        "rescale": lambda: layers.Rescaling(0.7, offset=0.1),
+        "normal": lambda: layers.Normalization(mean=[0.1] * t.shape[-1], variance=[0.7] * t.shape[-1]),
+    }
+    if t.kind == "frames":
+        del made["prelu"]
+    return net.call(net.draw(list(made.items()))[1](), t)
+
+
+def masking(net: Net) -> Tensor | None:
+    t = net.take("seq")
+    if t is None or net.all.softmax:
+        return None
+    net.all.masked = True
+    return net.call(layers.Masking(net.draw([0.0, 0.0, 0.5])), t)
+
+
+# merges
+
+
+MERGES = ["Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum", "Concatenate", "Dot"]
+
+
+def sized(net: Net, t: Tensor, size: int) -> Tensor:
+    return t if t.shape == (size,) else net.call(layers.Dense(size), t)
+
+
+def merge(net: Net) -> Tensor | None:
+    a = net.take("seq", "latest", "static")
+    if a is None:
+        return None
+    partners = {"seq": ("seq", "static"), "latest": ("latest", "static"), "static": ("static", "seq", "latest")}
+    others = [net.take(*partners[a.kind])]
+    if a.kind != "static" and chance(net, 3):
+        others.append(net.take(a.kind))
+    ts = [a, *(t for t in others if t is not None)]
+    if len(ts) < 2:
+        return None
+    kinds = {t.kind for t in ts}
+    kind = next(k for k in ("seq", "latest", "static") if k in kinds)
+    name = net.draw(MERGES)
+    if name == "Subtract" or name == "Dot":
+        ts = ts[:2]
+        kind = next(k for k in ("seq", "latest", "static") if k in {t.kind for t in ts})
+    mixed = kind == "seq" and "static" in {t.kind for t in ts}  # (b, f) meets (b, t, f)
+    if name == "Dot":
+        if kind == "seq":
+            return None
+        ts = [sized(net, t, ts[0].shape[0]) for t in ts]
+        return net.put(layers.Dot(net.draw([1, -1, (1, 1)]), normalize=chance(net))([t.x for t in ts]), kind)
+    if name == "Concatenate":
+        if mixed:
+            return None
+        axis = net.draw([-1, 2 if kind == "seq" else 1])
+        return net.put(layers.Concatenate(axis=axis)([t.x for t in ts]), kind)
+    ts = [sized(net, t, ts[0].shape[0]) for t in ts]
+    return net.put(getattr(layers, name)()([t.x for t in ts]), kind)
+
+
+# axes of a sample
+
+
+def unfold(net: Net) -> Tensor | None:
+    """A vector for each sample to several axes."""
+    t = net.take("seq")
+    if t is None:
+        return None
+    rows = net.draw([2, 3])
+    wide = sized(net, t, rows * net.draw([2, 3]))
+    size = wide.shape[0]
+    time = net.all.time
+    target = net.draw([(-1, rows, size // rows), (time or -1, rows, size // rows)])
+    return net.call(layers.Reshape(target), wide, "frames")
+
+
+def fold(net: Net) -> Tensor | None:
+    """Several axes for each sample back to a vector."""
+    t = net.take("frames")
+    if t is None:
+        return None
+    size = int(np.prod(t.shape))
+    how = net.draw(["flatten", "reshape", "convolution", "model", "pool", "permute"])
+    if how == "permute":
+        order = net.draw([(1, 3, 2), (1, 2, 3)]) if len(t.shape) == 2 else net.draw([(1, 4, 2, 3), (1, 3, 2, 4)])
+        return net.call(layers.Permute(order), t)
+    if how == "reshape":
+        return net.call(layers.Reshape((net.all.time or -1, size)), t, "seq")
+    if how in {"convolution", "model"}:
+        return net.call(layers.TimeDistributed(network(net, t.shape, how == "model")), t, "seq")
+    if how == "pool":
+        pool = layers.GlobalAveragePooling1D if len(t.shape) == 2 else layers.GlobalMaxPooling2D
+        return net.call(layers.TimeDistributed(pool()), t, "seq")
+    return net.call(layers.TimeDistributed(layers.Flatten()), t, "seq")
+
+
+def network(net: Net, shape: tuple[int, ...], functional: bool) -> Any:
+    """A small convolutional network over one sample."""
+    flat = len(shape) == 2
+    convolution = layers.Conv1D if flat else layers.Conv2D
+    pool = net.draw([layers.MaxPooling1D, layers.AveragePooling1D] if flat else [layers.MaxPooling2D])
+    padding = net.draw(["same", "valid"]) if min(shape[:-1]) > 1 else "same"
+    x = layers.Input(shape)
+    y = convolution(2, 2, padding=padding, activation=net.draw(ACTIVATIONS), strides=net.draw([1, 2]))(x)
+    if chance(net):
+        y = pool(2, padding="same")(y)
+    if chance(net):
+        y = layers.BatchNormalization()(y)
+    y = net.draw([layers.Flatten, layers.GlobalAveragePooling1D if flat else layers.GlobalAveragePooling2D])()(y)
+    if functional and chance(net):
+        y = layers.Multiply()([y, layers.Dense(y.shape[-1], activation="sigmoid")(y)])
+    y = layers.Dense(net.draw([1, 3]), activation="tanh")(y)
+    model = keras.Model(x, y)
+    return model if functional else keras.Sequential([layers.Input(shape), *model.layers[1:]])
+
+
+def distributed(net: Net) -> Tensor | None:
+    t = net.take("seq")
+    if t is None:
+        return None
+    inner = net.draw(["dense", "activation", "norm", "model"])
+    if inner == "model":
+        x = layers.Input(t.shape)
+        own = Net(net.draw, net.all, [Tensor(x, "static")], 9)
+        y = grown(own, 3, ["pointwise", "merge"])
+        return net.call(layers.TimeDistributed(keras.Model(x, y.tensors[-1].x)), t)
+    layer = {
+        "dense": layers.Dense(3, activation="tanh"),
+        "activation": layers.Activation("gelu"),
+        "norm": layers.LayerNormalization(),
+    }[inner]
+    return net.call(layers.TimeDistributed(layer), t)
+
+
+def repeat(net: Net) -> Tensor | None:
+    t = net.take("static") if net.all.time else None
+    return t and net.call(layers.RepeatVector(net.all.time), t, "seq")
+
+
+def joined(net: Net) -> Tensor | None:
+    """Flatten -> Dense over the window, perhaps with something between and beside."""
+    t = net.take("seq", "frames") if net.all.time else None
+    if t is None:
+        return None
+    y = layers.Flatten()(t.x)
+    while chance(net):
+        y = net.draw(
+            [
+                layers.Activation("tanh"),
+                layers.BatchNormalization(),
+                layers.Dropout(0.2),
+                layers.LeakyReLU(),
+                layers.PReLU(),
+                layers.Rescaling(0.8, 0.2),
+            ]
+        )(y)
+    if chance(net, 3) and (other := net.take("latest", "static", "seq")) is not None:
+        side = layers.Flatten()(other.x) if other.kind == "seq" else other.x
+        y = layers.Concatenate()(net.draw([[y, side], [side, y]]))
+        if chance(net):
+            y = layers.LeakyReLU()(y)
+    return net.put(layers.Dense(net.draw([1, 3]), activation=net.draw([None, *ACTIVATIONS]))(y), "latest")
+
+
+# models inside and layers called twice
+
+
+def nested(net: Net) -> Tensor | None:
+    """A model inside: Sequential with one input, or Functional with several."""
+    if net.depth >= 3:
+        return None
+    functional = chance(net)
+    given = [t for t in (net.take("seq"), net.take("seq", "static", "latest") if functional else None) if t]
+    if not given:
+        return None
+    given = list({id(t.x): t for t in given}.values())
+    xs = [net.input(t) for t in given]
+    inner = Net(net.draw, net.all, [Tensor(x, t.kind) for x, t in zip(xs, given, strict=True)], net.depth + 1)
+    if not functional:
+        return sequential(net, inner, given[0])
+    by_name = chance(net, 3)
+    grown(inner, net.draw([1, 2, 3, 4]), list(STEPS_OF))
+    outputs = [t for t in inner.leaves("seq", "latest") if not any(t.x is x for x in xs)][-2:]
+    outputs = outputs or [Tensor(layers.Dense(2)(xs[0]), given[0].kind)]
+    names = [f"in{i}" for i in range(len(xs))]
+    single = len(outputs) == 1 and chance(net)
+    ys = outputs[0].x if single else [t.x for t in outputs]
+    if not single and chance(net, 3):
+        ys = {f"out{i}": y for i, y in enumerate(ys)}
+    if by_name:
+        model = keras.Model(dict(zip(names, xs, strict=True)), ys)
+    else:
+        model = keras.Model(xs[0] if len(xs) == 1 else xs, ys)
+    last = None
+    for times in range(1 + chance(net, 3)):  # called again on other tensors: shared weights, separate state
+        if times:
+            given = [net.take(t.kind, shape=t.shape) or t for t in given]
+        values = [t.x for t in given]
+        if by_name:
+            result = model(dict(zip(names, values, strict=True)))
+        else:
+            result = model(values[0] if len(values) == 1 else values)
+        for y, t in zip(keras.tree.flatten(result), outputs, strict=True):
+            last = net.put(y, t.kind)
+    return last
+
+
+def sequential(net: Net, inner: Net, given: Tensor) -> Tensor:
+    """The layers of a chain, one after the other."""
+    kind = given.kind
+    for _ in range(net.draw([1, 2, 3])):
+        (t,) = inner.tensors[-1:]
+        step = net.draw(["pointwise", "recurrent", "masking", "model", "distributed"])
+        if step == "recurrent" and t.kind == "seq":
+            options = {"return_sequences": True, "stateful": net.all.stateful}
+            inner.call(net.draw([layers.LSTM, layers.GRU])(3, **options), t)
+        elif step == "masking" and not net.all.softmax and t.kind == "seq":
+            net.all.masked = True
+            inner.call(layers.Masking(), t)
+        elif step == "distributed" and t.kind == "seq":
+            inner.call(layers.TimeDistributed(layers.Dense(2, activation="tanh")), t)
+        elif step == "model" and inner.depth < 3 and t.kind == "seq":
+            deeper = Net(net.draw, net.all, [Tensor(inner.input(t), t.kind)], inner.depth + 1)
+            sequential(inner, deeper, t)
+        else:
+            inner.call(layers.Dense(net.draw([2, 3]), activation="tanh"), t)
+    model = keras.Sequential([layers.Input(given.x.shape[1:], net.all.batch), *(layer for layer, _, _ in inner.again)])
+    return net.call(model, given, kind)
+
+
+def twice(net: Net) -> Tensor | None:
+    """A layer that was called before, on another tensor."""
+    fits = [(layer, kind, shape) for layer, kind, shape in net.again if any(t.shape == shape for t in net.tensors)]
+    if not fits:
+        return None
+    layer, kind, shape = net.draw(fits)
+    t = net.take(kind, shape=shape)
+    if t is None:
+        return None
+    y = layer(t.x)
+    if isinstance(y, list | tuple | dict):
+        return None
+    axes = len(y.shape)
+    timed = kind in {"seq", "frames"} and axes > 2
+    return net.put(y, ("seq" if axes == 3 else "frames") if timed else "latest" if kind != "static" else "static")
+
+
+STEPS_OF: dict[str, Callable[[Net], Tensor | None]] = {
+    "sequence": lambda net: recurrent(net, True),
+    "latest": lambda net: recurrent(net, False),
+    "pointwise": pointwise,
+    "pointwise2": pointwise,
+    "merge": merge,
+    "merge2": merge,
+    "masking": masking,
+    "unfold": unfold,
+    "fold": fold,
+    "distributed": distributed,
+    "repeat": repeat,
+    "joined": joined,
+    "nested": nested,
+    "twice": twice,
+}
+
+
+def grown(net: Net, count: int, names: list[str]) -> Net:
+    for _ in range(count):
+        STEPS_OF[net.draw(names)](net)
+    return net
+
+
+# whole graphs
+
+
+def inputs(draw: Draw, time: int | None, batch: int | None) -> list[tuple[Any, str]]:
+    """Input tensors and what they are."""
+    out = [(layers.Input((time, draw([1, 2, 3])), batch, name="x"), "seq")]
+    for name, kind in (("y", "seq"), ("word", "index"), ("fixed", "static"), ("group", "one"), ("image", "frames")):
+        if not draw([False, False, True]):
+            continue
+        size = {
+            "seq": (time, draw([1, 2, 3])),
+            "index": (time,),
+            "static": (draw([1, 2, 3]),),
+            "one": (1,),
+            "frames": (time, 3, 4, 1) if draw([False, True]) else (time, 4, 2),
+        }[kind]
+        out.append((layers.Input(size, batch, name=name), kind))
+    order = draw([1, -1])
+    return out[::order]
+
+
+@dataclass(frozen=True)
+class Graph:
+    model: Any
+    kinds: dict[str, str]
+    all: Shared
+
+
+def graph(draw: Draw, steps: dict[str, Callable[[Net], Tensor | None]] | None = None) -> Graph:
+    time, batch = draw([None, 4, STEPS, STEPS]), draw([None, None, BATCH])
+    shared = Shared(time, batch, bool(batch) and draw([False, False, True]))
+    given = inputs(draw, time, batch)
+    net = Net(draw, shared, [])
+    for x, kind in given:
+        if kind in {"index", "one"}:
+            mask_zero = kind == "index" and draw([False, True])
+            shared.masked |= mask_zero
+            y = layers.Embedding(KNOWN, draw([2, 3]), mask_zero=mask_zero)(x)
+            net.put(y if kind == "index" else layers.Flatten()(y), "seq" if kind == "index" else "static")
+        else:
+            net.put(x, kind)
+    first = list(net.tensors)
+    count = draw([3, 4, 5, 6, 8])
+    if steps is None:
+        grown(net, count, list(STEPS_OF))
+    else:
+        leaking(net, count, steps)
+    return Graph(*finished(net, given, first), shared)
+
+
+def finished(net: Net, given: list[tuple[Any, str]], first: list[Tensor]) -> tuple[Any, dict[str, str]]:
+    """Everything that nothing has used yet goes to an output."""
+    draw = net.draw
+    while net.leaves("frames"):
+        (t, *_) = net.leaves("frames")
+        net.used.add(id(t))
+        net.call(layers.TimeDistributed(layers.Flatten()), t, "seq")
+    ends = []
+    for kind in ("seq", "latest"):
+        leaves = net.leaves(kind)
+        for t in leaves[:1]:
+            ends.append(Tensor(layers.Concatenate()([u.x for u in leaves]) if len(leaves) > 1 else t.x, kind))
+    statics = net.leaves("static")
+    if len(ends) and statics and ends[-1].kind == "latest":
+        ends[-1] = Tensor(layers.Concatenate()([ends[-1].x, *(t.x for t in statics)]), "latest")
+        statics = []
+    outputs = []
+    for t in ends:
+        if t.kind == "seq" and draw([False, True]):
+            outputs.append(layers.LSTM(3, stateful=net.all.stateful)(t.x))
+        else:
+            outputs.append(layers.Dense(3, activation="tanh")(t.x))
+    if len(outputs) == 1 and draw([False, True]):
+        outputs.append(layers.Activation("softplus")(outputs[0]))
+    used = [x for x, _ in given]
+    form = draw(["list", "dict"])
+    xs = used if form == "list" else {x.name: x for x in used}
+    ys: Any = outputs[0] if len(outputs) == 1 else outputs
+    if len(outputs) > 1 and draw([False, True]):
+        ys = {f"answer{i}": y for i, y in enumerate(outputs)}
+    return keras.Model(xs, ys), {x.name: kind for x, kind in given}
+
+
+# what must be refused
+
+
+LEAKS: dict[str, Callable[[Net], Tensor | None]] = {}
+
+
+def leaking(net: Net, count: int, steps: dict[str, Callable[[Net], Tensor | None]]) -> None:
+    raise NotImplementedError
+
+
+# comparing
+
+
+def weigh(model: Any, scale: float = 0.5) -> None:
+    """Weights large enough that the outputs move, the same on every back end."""
+    rng = np.random.default_rng(1)
+    values = []
+    for v in map(np.asarray, model.get_weights()):
+        noise = rng.normal(size=v.shape) * scale
+        fan_in = max(1, int(np.prod(v.shape[:-1])))
+        values.append((3 * noise / np.sqrt(fan_in) if v.ndim > 1 else v + abs(noise)).astype(np.float32))
+    model.set_weights(values)
+
+
+def data(found: Graph) -> dict[str, np.ndarray]:
+    """Samples for each input, some of them zero."""
+    rng = np.random.default_rng(3)
+    time = found.all.time or STEPS
+    empty = rng.random((BATCH, time)) < 0.35
+    out = {}
+    for x in found.model.inputs:
+        kind = found.kinds[x.name]
+        shape = tuple(x.shape[2:] if kind in {"seq", "frames", "index"} else x.shape[1:])
+        if kind == "one":
+            out[x.name] = rng.integers(0, KNOWN, (BATCH, 1))
+        elif kind == "index":
+            out[x.name] = np.where(rng.random((BATCH, time)) < 0.4, 0, rng.integers(0, KNOWN, (BATCH, time)))
+        elif kind == "static":
+            out[x.name] = rng.normal(size=(BATCH, *shape))
+        else:
+            value = rng.normal(size=(BATCH, time, *shape))
+            gaps = empty if rng.random() < 0.7 else rng.random((BATCH, time)) < 0.35
+            value[gaps] = 0
+            out[x.name] = value
+    return {name: v.astype(np.float32) for name, v in out.items()}
+
+
+def compared(found: Graph, source: Any, sizes: list[float]) -> Iterator[str]:
+    """What is wrong with what we read, if anything."""
+    ours = stepstream.load(source)
+    if ours.reading.blockers:
+        yield f"blocked: {[(b.layer, b.kind, b.reason) for b in ours.reading.blockers]}"
+        return
+    model, given = found.model, data(found)
+    named = {x.name for x in model.inputs}
+    known = {name for name, _ in ours.graph.inputs}
+    if named != known:
+        yield f"inputs {known} for {named}"
+        return
+    fed = dict(given) if isinstance(model.input, dict) else [given[x.name] for x in model.inputs]
+    theirs = keras.tree.flatten(model(fed, training=False))
+    names = sorted(model.output) if isinstance(model.output, dict) else list(ours.output_names)
+    theirs = dict(zip(names, (np.asarray(keras.ops.convert_to_numpy(y)) for y in theirs), strict=True))
+    result = ours.run(given)
+    result = result if isinstance(result, dict) else {names[0]: result}
+    x = ours.batch(given)
+    measure = yardstick(ours, x)
+    at, time = 0, x.shape[1]
+    for name, size in zip(ours.output_names, ours.output_sizes, strict=True):
+        own = slice(at, at + size)
+        at += size
+        a, b = result[name], theirs[name]
+        if a.shape != b.shape:
+            yield f"output {name}: shape {a.shape} for {b.shape}"
+            continue
+        positions = [time - 1] if a.ndim == 2 else list(range(time))
+        part = Yardstick(measure.exact[..., own], measure.noise[..., own]).at(positions)
+        check = compare(name, "Keras", a.reshape(BATCH, -1, size), b.reshape(BATCH, -1, size), part)
+        if not check.ok:
+            yield str(check)
+        sizes.append(check.error if not check.note else 0.0)
+        sizes.append(-float(np.ptp(b, axis=0).max()))
+    try:
+        verify_contract(ours)
+        verify_contract(ours, x)
+    except AssertionError as e:
+        yield f"contract: {e}"
+
+
+def told(found: Graph) -> str:
+    """The graph for whoever has to find out."""
+    lines = [f"time {found.all.time}, batch {found.all.batch}"]
+    for layer in found.model.layers:
+        config = {k: v for k, v in layer.get_config().items() if isinstance(v, int | str | float) and v is not True}
+        lines.append(f"  {type(layer).__name__} {layer.name} {config}"[:200])
+    return "\n".join(lines)
+
+
+def main(folder: str, count: int) -> int:
+    """`count` graphs through memory and files in turn; whatever is wrong is printed."""
+    warnings.simplefilter("ignore")
+    for kind in (keras.initializers.VarianceScaling, keras.initializers.Orthogonal, keras.initializers.RandomUniform):
+        kind.__call__ = lambda self, shape, **options: keras.ops.zeros(shape)  # `weigh` follows, and this is fast
+    seen, problems, errors, still, different = 0, [], [], 0, set()
+
+    @settings(
+        max_examples=count, derandomize=True, database=None, deadline=None, phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )  # fmt: skip
+    @given(st.binary(min_size=400, max_size=400))
+    def check(choices: bytes) -> None:
+        nonlocal seen, still
+        keras.utils.clear_session(free_memory=False)
+        row = iter(choices)
+        found = graph(lambda options: options[next(row, 0) % len(options)])
+        weigh(found.model)
+        source = found.model
+        if form := (None, "keras", "h5")[seen % 3]:
+            source = f"{folder}/model.{form}"
+            found.model.save(source)
+        seen += 1
+        sizes: list[float] = []
+        try:
+            wrong = list(compared(found, source, sizes))
+        except Exception as e:
+            wrong = [f"{type(e).__name__}: {e}"]
+        different.add(told(found))
+        errors.extend(s for s in sizes if s >= 0)
+        still += bool(sizes) and max(-s for s in sizes) < MOVES
+        if wrong:
+            problems.append(f"{seen} {form}: " + "\n".join(wrong) + "\n" + told(found))
+
+    check()
+    print("\n\n".join(problems))
+    backend, count = keras.backend.backend(), len(different)
+    print(f"{count} graphs on {backend}, {len(problems)} wrong, {still} still, error {max(errors):.2g}")
+    return 1 if problems or still > count // 10 else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1], int(sys.argv[2])))
