@@ -32,7 +32,8 @@ OLD_CONTAINER = "_layer_checkpoint_dependencies"
 def is_operation(entry: Entry) -> bool:
     """Keras 3 lists operations such as x + y beside the layers; some have a layer's class name.
 
-    Its HDF5 files do not say the module, but operations have no `trainable`, as all layers but inputs and SpatialDropout do.
+    Its HDF5 files do not say the module, but operations have no `trainable`, which all layers but inputs and
+    SpatialDropout have.
     """
     if entry.get("module") is not None:
         return str(entry["module"]).startswith(("keras.ops", "keras.src.ops"))
