@@ -184,7 +184,7 @@ class Builder:
         weights: Mapping[str, Array] | None = None,
         also: Sequence[str] = (),
     ) -> Tensor:
-        """A new node. also: ids of masks and other inputs. Behind a blocker nothing is built, and role and shape pass on."""
+        """A new node. also: ids of further inputs. Behind a blocker nothing is built, and role and shape pass on."""
         if any(x.id is None for x in xs):
             return replace(xs[0], id=None)
         ids = tuple(x.id for x in xs if x.id is not None)
