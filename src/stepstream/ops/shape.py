@@ -54,7 +54,9 @@ class Repeat(Op):
     def infer(self, node: Node, *xs: TensorSpec) -> TensorSpec:
         x, stream = xs
         if x.role is not TimeRole.STATIC or stream.role is not TimeRole.SEQUENCE:
-            raise GraphError(f"layer {node.layer!r}: expected a static value and a sequence, got {x.role}, {stream.role}")
+            raise GraphError(
+                f"layer {node.layer!r}: expected a static value and a sequence, got {x.role}, {stream.role}"
+            )
         return TensorSpec(x.shape, TimeRole.SEQUENCE)
 
     def apply(self, node: Node, w: Weights, *xs: Array) -> Array:
