@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 from keras import layers
 
 import stepstream
-from stepstream.testing import Yardstick, compare, verify_contract, yardstick
+from stepstream.ops.executor import NumpyExecutor
+from stepstream.testing import Yardstick, compare, difference, verify_contract, yardstick
 
 BATCH = 3
 STEPS = 5
@@ -363,7 +364,8 @@ def nested(net: Net) -> Tensor | None:
     else:
         model = keras.Model(xs[0] if len(xs) == 1 else xs, ys)
     last = None
-    for times in range(1 + chance(net, 3)):  # called again on other tensors: shared weights, separate state
+    # called again on other tensors: shared weights, separate state
+    for times in range(1 + (chance(net, 3) and not net.all.stateful)):
         if times:
             given = [net.take(t.kind, shape=t.shape) or t for t in given]
         values = [t.x for t in given]
@@ -401,6 +403,8 @@ def sequential(net: Net, inner: Net, given: Tensor) -> Tensor:
 
 def twice(net: Net) -> Tensor | None:
     """A layer that was called before, on another tensor."""
+    if net.all.stateful:  # the second call would go on from the first
+        return None
     fits = [(layer, kind, shape) for layer, kind, shape in net.again if any(t.shape == shape for t in net.tensors)]
     if not fits:
         return None
@@ -411,9 +415,9 @@ def twice(net: Net) -> Tensor | None:
     y = layer(t.x)
     if isinstance(y, list | tuple | dict):
         return None
-    axes = len(y.shape)
-    timed = kind in {"seq", "frames"} and axes > 2
-    return net.put(y, ("seq" if axes == 3 else "frames") if timed else "latest" if kind != "static" else "static")
+    if len(y.shape) > 2:
+        return net.put(y, "seq" if len(y.shape) == 3 else "frames")
+    return net.put(y, "static" if kind == "static" else "latest")
 
 
 STEPS_OF: dict[str, Callable[[Net], Tensor | None]] = {
@@ -514,10 +518,11 @@ def finished(net: Net, given: list[tuple[Any, str]], first: list[Tensor]) -> tup
             outputs.append(layers.Dense(3, activation="tanh")(t.x))
     if len(outputs) == 1 and draw([False, True]):
         outputs.append(layers.Activation("softplus")(outputs[0]))
-    used = [x for x, _ in given]
+    ys: Any = outputs[0] if len(outputs) == 1 else outputs
+    calls = str([layer["inbound_nodes"] for layer in keras.Model([x for x, _ in given], ys).get_config()["layers"]])
+    used = [x for x, _ in given if f"['{x.name}', 0, 0]" in calls]
     form = draw(["list", "dict"])
     xs = used if form == "list" else {x.name: x for x in used}
-    ys: Any = outputs[0] if len(outputs) == 1 else outputs
     if len(outputs) > 1 and draw([False, True]):
         ys = {f"answer{i}": y for i, y in enumerate(outputs)}
     return keras.Model(xs, ys), {x.name: kind for x, kind in given}
@@ -582,14 +587,51 @@ def compared(found: Graph, source: Any, sizes: list[float]) -> Iterator[str]:
     if named != known:
         yield f"inputs {known} for {named}"
         return
-    fed = dict(given) if isinstance(model.input, dict) else [given[x.name] for x in model.inputs]
-    theirs = keras.tree.flatten(model(fed, training=False))
-    names = sorted(model.output) if isinstance(model.output, dict) else list(ours.output_names)
-    theirs = dict(zip(names, (np.asarray(keras.ops.convert_to_numpy(y)) for y in theirs), strict=True))
-    result = ours.run(given)
-    result = result if isinstance(result, dict) else {names[0]: result}
     x = ours.batch(given)
-    measure = yardstick(ours, x)
+    yield from whole(found, ours, x, given, None, sizes)
+    if not found.all.softmax:  # a Softmax layer takes the mask for one over its features
+        mask = np.random.default_rng(5).random(x.shape[:2]) < 0.6
+        yield from whole(found, ours, x, given, mask, sizes)
+        yield from steps_under(ours, x, mask)
+    try:
+        verify_contract(ours, x)
+    except AssertionError as e:
+        yield f"contract: {e}"
+
+
+def whole(
+    found: Graph, ours: Any, x: np.ndarray, given: dict[str, np.ndarray], mask: np.ndarray | None, sizes: list[float]
+) -> Iterator[str]:
+    """Our whole pass and Keras', perhaps with a mask of the user's for all inputs with time."""
+    model, options = found.model, {}
+    if found.all.stateful:
+        for layer in model._flatten_layers():
+            if isinstance(layer, layers.RNN):
+                for state in keras.tree.flatten(layer.states):
+                    state.assign(keras.ops.zeros_like(state))
+    by_name = isinstance(model.input, dict)
+    if mask is not None:
+        tensor = keras.ops.convert_to_tensor(mask)
+        masks = {i.name: None if found.kinds[i.name] in {"static", "one"} else tensor for i in model.inputs}
+        options["mask"] = masks if by_name else [masks[i.name] for i in model.inputs]
+    fed = dict(given) if by_name else [given[i.name] for i in model.inputs]
+    try:
+        answers = keras.tree.flatten(model(fed, training=False, **options))
+    except (ValueError, TypeError, RuntimeError):
+        if mask is None:
+            raise
+        return  # Keras itself hands some layers inside TimeDistributed a mask that they cannot take
+    names = sorted(model.output) if isinstance(model.output, dict) else list(ours.output_names)
+    theirs = dict(zip(names, (keras.ops.convert_to_numpy(y) for y in answers), strict=True))
+    if mask is None:
+        result = ours.run(given)
+        result = result if isinstance(result, dict) else {names[0]: result}
+        measure = yardstick(ours, x)
+    else:
+        result = dict(zip(ours.output_names, ours.executor.whole(x, mask), strict=True))
+        double = NumpyExecutor(ours.graph, np.float64)
+        exact, single = (np.concatenate(steps(e, x, mask), axis=-1) for e in (double, ours.executor))
+        measure = Yardstick(exact, np.maximum.accumulate(difference(single, exact), axis=1))
     at, time = 0, x.shape[1]
     for name, size in zip(ours.output_names, ours.output_sizes, strict=True):
         own = slice(at, at + size)
@@ -602,14 +644,30 @@ def compared(found: Graph, source: Any, sizes: list[float]) -> Iterator[str]:
         part = Yardstick(measure.exact[..., own], measure.noise[..., own]).at(positions)
         check = compare(name, "Keras", a.reshape(BATCH, -1, size), b.reshape(BATCH, -1, size), part)
         if not check.ok:
-            yield str(check)
+            yield f"{'' if mask is None else 'with a mask: '}{check}"
         sizes.append(check.error if not check.note else 0.0)
-        sizes.append(-float(np.ptp(b, axis=0).max()))
-    try:
-        verify_contract(ours)
-        verify_contract(ours, x)
-    except AssertionError as e:
-        yield f"contract: {e}"
+        if mask is None:
+            sizes.append(-float(np.ptp(b, axis=0).max()))
+
+
+def steps(executor: Any, x: np.ndarray, mask: np.ndarray) -> list[np.ndarray]:
+    """(m, time, units) for each output, step by step under a mask."""
+    state, out = executor.initial_state(len(x)), []
+    for t in range(x.shape[1]):
+        ys, state = executor.step(x[:, t], state, mask[:, t])
+        out.append(ys)
+    return [np.stack(y, axis=1) for y in zip(*out, strict=True)]
+
+
+def steps_under(ours: Any, x: np.ndarray, mask: np.ndarray) -> Iterator[str]:
+    """Whether stepping under a mask equals the whole pass at every position."""
+    stepwise = steps(ours.executor, x, mask)
+    for t in range(x.shape[1]):
+        for name, a, b in zip(
+            ours.output_names, stepwise, ours.executor.last(x[:, : t + 1], mask[:, : t + 1]), strict=True
+        ):
+            if (error := difference(a[:, t], b).max()) > 1e-5 * (1 + np.abs(b).max()):
+                yield f"output {name}: step and whole differ under a mask at {t} by {error:.2g}"
 
 
 def told(found: Graph) -> str:

@@ -88,7 +88,7 @@ def _read_archive(path: Path) -> Reading:
     date = metadata.get("date_saved")
     provenance = Provenance(".keras", f"Keras {version or 3}", date if isinstance(date, str) else None)
     with hdf5.opened(data, f"{path}: model.weights.h5") as file:
-        reading = assemble(config, Archive(file, (), None), Writer.parse(version), provenance, str(path))
+        reading = assemble(config, Archive(file, (), config), Writer.parse(version), provenance, str(path))
     return reading if version else reading.noting(UNKNOWN_KERAS_3)
 
 
@@ -105,7 +105,7 @@ def _read_model(model: Any) -> Reading:
         )
     # NumPy values in configurations become plain JSON, as in a file
     config = json.loads(json.dumps({"class_name": base.__name__, "config": model.get_config()}, default=_plain))
-    _name_own_code(model, config)
+    _name_own_code(model, config, set())
     provenance = Provenance("in memory", f"Keras {version}")
     return assemble(config, Live(model), Writer.parse(version), provenance, "the model")
 
@@ -114,9 +114,15 @@ def _is_keras(value: Any) -> bool:
     return str(getattr(value, "__module__", "")).partition(".")[0] in {"keras", "tf_keras"}
 
 
-def _name_own_code(layer: Any, entry: dict[str, Any]) -> None:
-    """A user's own class or activation with a standard name: a file cannot always tell it from Keras', memory can."""
+def _name_own_code(layer: Any, entry: dict[str, Any], seen: set[int]) -> None:
+    """A user's own class or activation with a standard name: a file cannot always tell it from Keras', memory can.
+
+    Layers that came before, in another model, are marked as in an archive.
+    """
     config = entry["config"]
+    if id(layer) in seen:
+        entry["shared_object_id"] = id(layer)
+    seen.add(id(layer))
     if not _is_keras(type(layer)):
         entry["registered_name"] = f"{type(layer).__module__}.{type(layer).__name__}"
     for key in ("activation", "recurrent_activation"):
@@ -124,14 +130,14 @@ def _name_own_code(layer: Any, entry: dict[str, Any]) -> None:
         if isinstance(config.get(key), str) and callable(function) and not _is_keras(function):
             config[key] = f"{function.__module__}.{config[key]}"
     if isinstance(config.get("layer"), dict) and hasattr(layer, "layer"):
-        _name_own_code(layer.layer, config["layer"])
+        _name_own_code(layer.layer, config["layer"], seen)
     if isinstance(config.get("cell"), dict) and hasattr(layer, "cell"):
-        _name_own_code(layer.cell, config["cell"])
+        _name_own_code(layer.cell, config["cell"], seen)
     for key in ("layers", "cells"):
         own = {inner.name: inner for inner in getattr(layer, key, None) or []}
         for inner in config.get(key) or []:
             if inner["config"].get("name") in own:
-                _name_own_code(own[inner["config"]["name"]], inner)
+                _name_own_code(own[inner["config"]["name"]], inner, seen)
 
 
 def _plain(value: Any) -> Any:

@@ -88,6 +88,7 @@ class Layer:
     place: Place
     kwargs: Config = field(default_factory=dict)
     index: int = -1
+    called_before: bool = False
 
     @property
     def weights(self) -> list[Array]:
@@ -184,7 +185,10 @@ class Builder:
         weights: Mapping[str, Array] | None = None,
         also: Sequence[str] = (),
     ) -> Tensor:
-        """A new node. also: ids of further inputs. Behind a blocker nothing is built, and role and shape pass on."""
+        """A new node. also: ids of masks and other inputs, after xs.
+
+        Behind a blocker nothing is built, and the first input's shape and role are passed on.
+        """
         if any(x.id is None for x in xs):
             return replace(xs[0], id=None)
         ids = tuple(x.id for x in xs if x.id is not None)

@@ -45,7 +45,7 @@ def read(path: Path, architecture: Mapping[str, Any] | None) -> Reading:
         if by_name and version is None and not _by_keras_3(architecture):
             version = "1"
         writer = Writer.parse(version, backend)
-        place: Place = ByName(root) if by_name else Archive(root, (), None)
+        place: Place = ByName(root) if by_name else Archive(root, (), architecture)
         if writer.keras == 1:
             try:
                 architecture, place = translate(architecture), Arrays1(place)

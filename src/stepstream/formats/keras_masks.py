@@ -40,7 +40,7 @@ class Filled:
 def operation(layer: Layer, build: Builder, args: list[Any], kwargs: Mapping[str, Any]) -> Flags | Differs | Filled:
     """The result of one operation; raises Blocked for those that make no masks."""
     axis = kwargs.get("axis", layer.config.get("axis", args[1] if layer.kind == "ExpandDims" and len(args) > 1 else -1))
-    last = axis in (-1, [-1])
+    last = axis in (-1, 2, [-1], [2])  # of (batch, time, features)
     match layer.kind, args:
         case "NotEqual", [Tensor() as x, value]:
             number = plain(value)

@@ -51,6 +51,7 @@ class _Reader:
         self.blockers: dict[str, Blocker] = {}
         self.layers: dict[str, LayerInfo] = {}
         self.stateful = False
+        self.called: set[str] = set()
         self.policies: set[str] = set()
 
     def read(self, config: Entry, place: Place, provenance: Provenance) -> Reading:
@@ -60,7 +61,7 @@ class _Reader:
         length = self._lengths(found)
         self.build.time = length
         tensors = {i.name: self._input(i) for i in found}
-        specs = [(t.id or "", self.build.specs[t.id or ""]) for t in tensors.values()]
+        specs = [(t.id, self.build.specs[t.id]) for t in tensors.values() if t.id is not None]
         result = self.model(config, place, [tensors[i.name] for i in found], "")
         outputs = self._outputs(config, result)
         notes = [
@@ -271,7 +272,9 @@ class _Reader:
 
     def _layer(self, entry: Entry, place: Place, name: str, index: int, options: dict[str, Any]) -> Layer:
         config = entry["config"]
-        return Layer(entry["class_name"], name, config, self.writer, place, options, index)
+        before = name in self.called or entry.get("shared_object_id") is not None  # here, or in another model
+        self.called.add(name)
+        return Layer(entry["class_name"], name, config, self.writer, place, options, index, before)
 
     def _options(self, kwargs: Mapping[str, Any]) -> tuple[dict[str, Any], str | None]:
         """What a call says beside its inputs: what is understood, and what is wrong with the rest."""
@@ -313,7 +316,9 @@ class _Reader:
         kind = inner["class_name"]
         self.build.timeless += 1
         try:
-            sample = replace(x, role=TimeRole.STATIC, mask=None, made_by=None)
+            # Keras 3 hands each sample's own mask on to what is inside
+            mask = layer.kwargs.get("mask", x.mask) if self.writer.keras >= 3 else None
+            sample = replace(x, role=TimeRole.STATIC, mask=mask, made_by=None)
             place = layer.place.wrapped(inner)
             if is_custom(inner):
                 raise layer.block(CUSTOM, "replace it with standard layers; retrain")

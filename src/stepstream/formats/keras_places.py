@@ -32,8 +32,7 @@ OLD_CONTAINER = "_layer_checkpoint_dependencies"
 def is_operation(entry: Entry) -> bool:
     """Keras 3 lists operations such as x + y beside the layers; some have a layer's class name.
 
-    Its HDF5 files do not say the module, but operations have no `trainable`, which all layers but inputs and
-    SpatialDropout have.
+    Its HDF5 files do not say the module, but operations have no `trainable`, as layers do, SpatialDropout excepted.
     """
     if entry.get("module") is not None:
         return str(entry["module"]).startswith(("keras.ops", "keras.src.ops"))
@@ -130,27 +129,21 @@ _COUNTS: dict[str, Any] = {
 
 
 class Archive:
-    """A layer's group in `model.weights.h5`. root is None where the file has none."""
+    """A layer's group in `model.weights.h5`. Weights of a layer that stands in several places lie in one of them."""
 
-    def __init__(self, root: Group, path: Sequence[str], entry: Entry | None) -> None:
+    def __init__(self, root: Group, path: Sequence[str], entry: Entry, top: Archive | None = None) -> None:
         self._root, self._path, self._entry = root, tuple(path), entry
+        self._top = top or self
 
     @cached_property
     def _arrays(self) -> list[Array]:
         entry = self._entry
-        if entry is None:
-            return []
-        found = list(self._own())
+        found = list(self._own()) or self._elsewhere()
         config = entry["config"]
         if not isinstance(config, Mapping):
             return found
-        cell = config.get("cell")
-        if isinstance(cell, Mapping) and "cells" in cell["config"]:
-            cells = cell["config"]["cells"]
-            for name, inner in zip(_numbered(cells), cells, strict=True):
-                found += self._below(("cell", "cells", name), inner).arrays()
-        elif self._has(("cell", "vars")):
-            found += self._below(("cell",), {"class_name": "cell", "config": {}}).arrays()
+        if isinstance(config.get("cell"), Mapping):
+            found += [array for cell in self._cells(config["cell"]) for array in cell.arrays()]
         if isinstance(config.get("layer"), Mapping):
             found += self.wrapped(config["layer"]).arrays()
         return found
@@ -160,16 +153,59 @@ class Archive:
         return self._arrays
 
     def _own(self) -> Iterator[Array]:
+        """Without those of wrapped layers and cells that have entries of their own."""
+        if "cell" not in self._entry["config"] and self._has(("cell", "vars")):
+            yield from self._below(("cell",), {"config": {}})._own()
         if not self._has(("vars",)):
             return
         group = self._group(("vars",))
         written = group.attr("name")
-        if self._entry is not None and written is not None and self._path and self._path[-2:-1] == ("layers",):
+        if written is not None and self._path[-2:-1] == ("layers",):
             name = name_of(self._entry)
             if written != name:
                 raise ModelFileError(f"expected the weights of layer {name!r} in {group.where}, got {written!r}'s")
         for key in sorted(group.names(), key=_number):
             yield frozen(group.array(key))
+
+    def _elsewhere(self) -> list[Array]:
+        """The weights of the same layer at another place; none where it is not clear which that is."""
+        entry = self._entry
+        if entry.get("shared_object_id") is None:
+            return []
+        found = self._top._homes.get(self._identity, [])
+        # Keras writes the number of an object into what it has not finished writing when the object comes again
+        other = [p for p in found if p._entry.get("shared_object_id") in {None, entry["shared_object_id"]}]
+        same = len(other) == 1 and _unnumbered(other[0]._entry["config"]) == _unnumbered(entry["config"])
+        return list(other[0]._own()) if same else []
+
+    @property
+    def _identity(self) -> tuple[Any, Any]:
+        config = self._entry["config"]
+        return self._entry["class_name"], config.get("name") if isinstance(config, Mapping) else None
+
+    @cached_property
+    def _homes(self) -> dict[Any, list[Archive]]:
+        """Where the layers with weights lie, by class and name."""
+        homes: dict[Any, list[Archive]] = {}
+        waiting: list[Archive] = [self]
+        while waiting:
+            place = waiting.pop()
+            entry, config = place._entry, place._entry["config"]
+            if any(True for _ in place._own()):
+                homes.setdefault(place._identity, []).append(place)
+            if entry["class_name"] in MODELS:
+                waiting += [p for p in place.layers(inner_layers(entry)) if isinstance(p, Archive)]
+            elif isinstance(config.get("layer"), Mapping):
+                waiting.append(place._below(("layer",), config["layer"]))
+            elif isinstance(config.get("cell"), Mapping):
+                waiting += place._cells(config["cell"])
+        return homes
+
+    def _cells(self, cell: Entry) -> list[Archive]:
+        if "cells" not in cell["config"]:
+            return [self._below(("cell",), cell)]
+        cells = cell["config"]["cells"]
+        return [self._below(("cell", "cells", n), e) for n, e in zip(_numbered(cells), cells, strict=True)]
 
     def layers(self, entries: Sequence[Entry]) -> list[Place]:
         """See Place. entries: the layers that Keras counts, in order."""
@@ -196,7 +232,7 @@ class Archive:
         return self._below(("layer",), entry)
 
     def _below(self, path: Sequence[str], entry: Entry) -> Archive:
-        return Archive(self._root, (*self._path, *path), entry)
+        return Archive(self._root, (*self._path, *path), entry, self._top)
 
     def _find(self, path: Sequence[str]) -> str | None:
         whole = (*self._path, *path)
@@ -215,6 +251,13 @@ class Archive:
         found = self._find(path)
         assert found is not None
         return self._root.group(found)
+
+
+def _unnumbered(config: Any) -> Any:
+    """A configuration without the numbers of objects that stand in several places."""
+    if isinstance(config, Mapping):
+        return {k: _unnumbered(v) for k, v in config.items() if k != "shared_object_id"}
+    return [_unnumbered(v) for v in config] if isinstance(config, list) else config
 
 
 def _holds_arrays(group: Group) -> bool:

@@ -47,6 +47,11 @@ def recurrent(layer: Layer, build: Builder, xs: list[Tensor]) -> list[Tensor]:
         raise layer.block(
             "initial_state together with a mask differs between Keras' back ends", "train it without one of them"
         )
+    if config.get("stateful") and layer.called_before:
+        raise layer.block(
+            "it is called twice with stateful=True: the second call starts from the last state of the first",
+            "use stateful=False, or a layer for each call; rebuild the model with the same weights",
+        )
     sequences = bool(config.get("return_sequences", False))
     y, found = x, []
     for i, cell in enumerate(cells):
