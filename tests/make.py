@@ -101,6 +101,16 @@ def _flat(op):
     return name, [], params, weights
 
 
+def repeated() -> Model:
+    """A value without time beside every sample, in a layer that takes sequences alone."""
+    nodes = [
+        ("r", "repeat", ["s", "x"], {}, {}),
+        ("y", *_flat(recurrent("lstm", 2, 3))),
+    ]
+    nodes[-1] = ("y", nodes[-1][1], ["r"], *nodes[-1][3:])
+    return graph_model({"x": ((3,), SEQUENCE), "s": ((2,), STATIC)}, nodes, ["y"])
+
+
 def masked(*joins, zero: bool = False) -> Model:
     """Samples whose first value is 0 are masked by one mask, those with a 0 in the second by another; both joined."""
     op, params, weights = recurrent("lstm", 3, 4)
@@ -184,6 +194,7 @@ EXAMPLES = {
     "mask_and": partial(masked, ("m", "mask_and", ["m0", "m1"], {}, {})),
     "mask_or": partial(masked, ("m", "mask_or", ["m0", "m1"], {}, {})),
     "where": partial(masked, ("m", "mask_and", ["m1"], {}, {}), zero=True),
+    "repeat": repeated,
     "position": windowed,
     "position_dense": partial(windowed, 12),
     **dict.fromkeys(("reshape", "transpose", "conv", "pool", "pad"), pictures),

@@ -201,7 +201,7 @@ _UNBUILT = "expected a model with known input shapes, (batch, time, features), g
 
 def _check_shape(name: str, spec: TensorSpec, shape: tuple[Any, ...]) -> None:
     index = spec.role is TimeRole.SEQUENCE and len(shape) == 2
-    theirs = (1,) if index else shape[2:] if spec.role is TimeRole.SEQUENCE else shape[1:]
+    theirs = () if index else shape[2:] if spec.role is TimeRole.SEQUENCE else shape[1:]
     if len(theirs) != len(spec.shape) or any(a is not None and a != b for a, b in zip(theirs, spec.shape, strict=True)):
         raise InputError(
             f"reference: expected {' x '.join(map(str, spec.shape))} features for input {name!r}, got an input of "

@@ -32,7 +32,10 @@ def check(model, case):
     x = case.inputs()
     if case.indices is not None:
         x = [v[..., None] for v in x]
-    names = [name for name, _ in model.graph.inputs]
+    config = case.config["config"]
+    given = config.get("input_layers") if isinstance(config, dict) else None
+    given = [[name] for name, _ in model.graph.inputs] if given is None else given
+    names = list(given) if isinstance(given, dict) else [name for name, *_ in given]
     ours = model.run(x[0] if len(x) == 1 else dict(zip(names, x, strict=True)))
     ours = list(ours.values()) if isinstance(ours, dict) else [ours]
     expected = case.expected()

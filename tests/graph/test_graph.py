@@ -86,7 +86,7 @@ def branches(op, merge, params=None):
         (Graph(X, (), ()), "needs an output"),
         (Graph(X, (), (("y", "z"),)), "no node 'z'"),
         (Graph((), (), (("y", "z"),)), "at least one input"),
-        (Graph((("x", TensorSpec((3,), TimeRole.STATIC)),), (), (("y", "x"),)), "does not depend"),
+        (Graph((("x", TensorSpec((3,), TimeRole.STATIC)),), (), (("y", "x"),)), "no output depends"),
         (Graph(X, (Node("x", "dense", ("x",)),), (("y", "x"),)), "two nodes"),
         (Graph(X, (Node("a", "dense", ("b",)),), (("y", "a"),)), "earlier node"),
         (graph_of(("lstm", *recurrent("lstm", 3, 4)[1:]), ("reshape", {"shape": (3,)}, {})), "4 values"),

@@ -354,17 +354,17 @@ class _Reader:
                 count += 1
                 own = f"{name}_{count}"
             out.append((own, self._output(name, y)))
+        if all(self._role(y) is TimeRole.STATIC for _, y in out):
+            name = out[0][0]
+            kind = self.layers[name].kind if name in self.layers else "output"
+            self._block(Blocker(name, kind, "nothing that comes out depends on the stream", "rebuild the model"))
         return out
 
     def _output(self, name: str, y: Tensor) -> Tensor:
         kind = self.layers[name].kind if name in self.layers else "output"
         if y.id is None:
             return y
-        if self.build.specs[y.id].role is TimeRole.STATIC:
-            self._block(
-                Blocker(name, kind, "this output does not depend on the stream", "leave it out; rebuild the model")
-            )
-        elif len(y.shape) > 1:
+        if len(y.shape) > 1:
             self._block(
                 Blocker(
                     name,

@@ -43,17 +43,13 @@ def recurrent(layer: Layer, build: Builder, xs: list[Tensor]) -> list[Tensor]:
     carried = x.mask
     if states is not None and layer.writer.keras >= 3 and "mask" not in layer.kwargs:
         mask = None  # called with two tensors, Keras 3 does not hand the mask on, though the output still carries it
-    if states is not None and mask is not None:
-        raise layer.block(
-            "initial_state together with a mask differs between Keras' back ends", "train it without one of them"
-        )
     if config.get("stateful") and layer.called_before:
         raise layer.block(
             "it is called twice with stateful=True: the second call starts from the last state of the first",
             "use stateful=False, or a layer for each call; rebuild the model with the same weights",
         )
     sequences = bool(config.get("return_sequences", False))
-    y, found = x, []
+    y, found = x, list[list[Tensor]]()
     for i, cell in enumerate(cells):
         last = i == len(cells) - 1
         params, weights = _cell(cell)
@@ -66,11 +62,21 @@ def recurrent(layer: Layer, build: Builder, xs: list[Tensor]) -> list[Tensor]:
         y = replace(
             y, shape=(params["units"],), role=TimeRole.SEQUENCE if params["return_sequences"] else TimeRole.LATEST
         )
-        for slot in ("h", "c")[: SLOTS[OPS[cell.kind]]]:
-            own = None if y.id is None else state_ref(y.id, slot)
-            found.append(Tensor(own, y.shape, TimeRole.LATEST))
+        slots = ("h", "c")[: SLOTS[OPS[cell.kind]]]
+        refs = [None if y.id is None else state_ref(y.id, slot) for slot in slots]
+        found.append([Tensor(ref, y.shape, TimeRole.LATEST) for ref in refs])
     y = replace(y, mask=carried if sequences else None)
-    return [y, *found] if config.get("return_state") else [y]
+    if _last_cell_first(layer):
+        found.reverse()
+    return [y, *(state for own in found for state in own)] if config.get("return_state") else [y]
+
+
+def _last_cell_first(layer: Layer) -> bool:
+    """Up to Keras 2.1 the states of stacked cells were listed so; later ones can be told to."""
+    cell = layer.config.get("cell")
+    if not isinstance(cell, Mapping) or cell["class_name"] != "StackedRNNCells":
+        return False
+    return layer.writer.version < (2, 2) or bool(cell["config"].get("reverse_state_order"))
 
 
 def _takes_a_stream(layer: Layer, build: Builder, x: Tensor) -> None:
@@ -171,37 +177,33 @@ def _holds_tensors(value: Any) -> bool:
 def _cell(cell: Layer) -> tuple[dict[str, Any], dict[str, Array]]:
     """params and weights of the op, without the options of the layer around it."""
     config, op = cell.config, OPS[cell.kind]
-    fused = cell.kind.startswith("CuDNN")
+    cudnn = cell.kind.startswith("CuDNN")
     params: dict[str, Any] = {"units": config["units"], "activation": {"name": "tanh"}}
-    if not fused:
+    if not cudnn:
         params["activation"] = activation(cell, "activation", "tanh")
     if op != "simple_rnn":
-        default = "sigmoid" if cell.writer.keras >= 3 or fused else "hard_sigmoid"
+        default = "sigmoid" if cell.writer.keras >= 3 or cudnn else "hard_sigmoid"
         params["recurrent_activation"] = activation(cell, "recurrent_activation", default)
     names = ("kernel", "recurrent", "bias") if config.get("use_bias", True) else ("kernel", "recurrent")
     weights = cell.named_weights(*names)
-    if fused:
-        weights = _unfused(cell, GATES[op], weights)
+    if "bias" in weights and weights["bias"].shape == (2 * GATES[op] * config["units"],):
+        weights = _unfused(cell, GATES[op], weights)  # whatever the class: CuDNN's weights may stand in a plain layer
     if op == "gru":
         two = "bias" in weights and weights["bias"].ndim == 2
-        params["reset_after"] = fused or bool(config.get("reset_after", two))
+        params["reset_after"] = cudnn or bool(config.get("reset_after", two))
     return params, weights
 
 
 def _unfused(cell: Layer, gates: int, weights: dict[str, Array]) -> dict[str, Array]:
     """CuDNN's layout as that of the plain layer."""
-    kernel, recurrent, bias = weights["kernel"], weights["recurrent"], weights.get("bias")
+    kernel, recurrent = weights["kernel"], weights["recurrent"]
     units = cell.config["units"]
     if kernel.ndim != 2 or recurrent.shape != (units, gates * units) or kernel.shape[1] != gates * units:
         raise cell.fail(f"expected kernels with {gates} gates of {units} units, got {kernel.shape}, {recurrent.shape}")
     parts = [g.reshape(units, -1).T for g in np.split(kernel, gates, axis=1)]
     out = {"kernel": np.hstack(parts), "recurrent": np.hstack([g.T for g in np.split(recurrent, gates, axis=1)])}
-    if bias is not None:
-        if bias.size != 2 * gates * units:
-            raise cell.fail(f"expected two biases of {gates} gates, got {bias.shape}")
-        two = bias.reshape(2, gates * units)
-        out["bias"] = two if gates == 3 else two.sum(axis=0)
-    return out
+    two = weights["bias"].reshape(2, gates * units)
+    return out | {"bias": two if gates == 3 else two.sum(axis=0)}
 
 
 def made_time(layer: Layer) -> Blocker:

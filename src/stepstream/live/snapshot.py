@@ -50,6 +50,7 @@ def _in_recipe(model: Model, windowing: Windowing) -> bool:
         windowing.on(executor)[1] is executor
         and all(n.op in RECURRENT and n.layer_index >= 0 for n in stateful)
         and len(indices) == len(stateful)
+        and all(slot.name in {"h", "c"} for _, slot in executor.slots)
     )
 
 

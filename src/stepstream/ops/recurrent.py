@@ -52,10 +52,12 @@ class _Recurrent(Op):
 
     def slots(self, node: Node) -> tuple[StateSlot, ...]:
         shape = (node.params["units"],)
-        return tuple(
+        own = tuple(
             StateSlot(name, shape, f"initial_{name}" if f"initial_{name}" in node.weights else None)
             for name in self.slot_names
         )
+        # before the first sample that counts the output is zero, and so no longer the state
+        return (*own, StateSlot("y", shape)) if own[0].initial and len(node.inputs) > 1 else own
 
     def multiply_adds(self, node: Node, *xs: TensorSpec) -> int:
         return node.weights["kernel"].size + node.weights["recurrent"].size
@@ -75,13 +77,15 @@ class _Recurrent(Op):
         return self._advance(node, w, self.inputs(node, w, x), state, mask)
 
     def _advance(self, node: Node, w: Weights, xw: Array, state: State, mask: Array | None) -> tuple[Array, State]:
-        new = self.cell(node, w, xw, state)
+        own = len(self.slot_names)
+        new = self.cell(node, w, xw, state[:own])
+        new = (*new, new[0]) if len(state) > own else new
         if mask is None:
             return new[0], new
         keep = mask[:, None]
         new = tuple(np.where(keep, n, s) for n, s in zip(new, state, strict=True))
-        y = np.where(keep, new[0], 0).astype(xw.dtype) if node.params["zero_output_for_mask"] else new[0]
-        return y, new
+        y = new[-1] if len(state) > own else new[0]
+        return np.where(keep, y, 0).astype(xw.dtype) if node.params["zero_output_for_mask"] else y, new
 
     def whole(self, node: Node, w: Weights, xs: Inputs, state: State) -> tuple[Array, State]:
         """x (streams, time, features) -> (streams, time, units), or (streams, units) of the last position."""
