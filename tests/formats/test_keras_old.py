@@ -8,7 +8,20 @@ import keras_old_2  # noqa: F401
 import keras_old_3  # noqa: F401
 import numpy as np
 import pytest
-from keras_old import CASES, dense1, layer, rnn1, rnn2, sequential, write_apart, write_archive, write_v3, write_whole
+from keras_old import (
+    CASES,
+    Draw,
+    dense1,
+    layer,
+    named,
+    rnn1,
+    rnn2,
+    sequential,
+    write_apart,
+    write_archive,
+    write_v3,
+    write_whole,
+)
 from keras_passes import hard_sigmoid_02, lstm, lstm_cell, scan, sigmoid, simple, zeros
 
 import stepstream
@@ -139,6 +152,8 @@ def refused():
 def test_what_cannot_step_is_refused_with_reason_and_remedy(name, version, entries, tmp_path):
     case = CASES["keras_1_gru-theano"]
     groups = {e["config"]["name"]: [] for e in entries}
+    if "rnn" in groups:
+        groups["rnn"] = named("tensorflow", "rnn_", "W U b", Draw().recurrent(1))
     spoilt = type(case)(version, sequential(version, *entries), groups, case.forward)
     report = stepstream.load(write_whole(tmp_path / "model.h5", spoilt)).check()
     (blocker,) = [b for b in report.blockers if b.layer == name]
