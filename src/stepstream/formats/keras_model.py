@@ -15,7 +15,7 @@ from stepstream.formats.keras_calls import Ref, refs, replace_refs
 from stepstream.formats.keras_inputs import Input, inputs_of
 from stepstream.formats.keras_layers import convert
 from stepstream.formats.keras_masks import Flags, operation
-from stepstream.formats.keras_places import MODELS, Nowhere, is_custom, is_operation, name_of
+from stepstream.formats.keras_places import MODELS, Nowhere, Unknown, is_custom, is_operation, name_of
 from stepstream.formats.reading import LayerInfo, Provenance, Reading
 from stepstream.graph.flatten import unfold
 from stepstream.graph.ir import Graph, TensorSpec, TimeRole
@@ -257,6 +257,10 @@ class _Reader:
         except Blocked as e:
             self._block(e.blocker)
             ys = _behind(xs)
+        except (ModelFileError, GraphError):
+            if not isinstance(place, Unknown) and all(x.id is not None for x in xs):
+                raise
+            ys = _behind(xs)  # behind a blocker neither shapes nor weights are known
         if name not in self.layers:
             self.layers[name] = LayerInfo(name, kind, TensorSpec(ys[0].shape, self._role(ys[0])) if ys[0].id else None)
         return ys

@@ -305,7 +305,7 @@ class Listed:
         """See Place: the arrays dealt out, trainable ones first."""
         found = [counts(e) for e in entries]
         if any(c is None for c in found):
-            return [Nowhere() for _ in entries]  # blocked in any case
+            return [Unknown() for _ in entries]  # blocked in any case
         if sum(map(sum, (c for c in found if c))) != len(self._arrays):
             raise ModelFileError(f"expected the weights of {len(entries)} inner layers, got {len(self._arrays)} arrays")
         dealt: list[list[int]] = [[] for _ in entries]
@@ -342,6 +342,10 @@ class Nowhere:
     def wrapped(self, entry: Entry) -> Place:
         """See Place."""
         return self
+
+
+class Unknown(Nowhere):
+    """For a layer beside one of an unknown class, whose weights lie among its own."""
 
 
 class ByName:
