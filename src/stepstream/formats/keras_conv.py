@@ -30,8 +30,9 @@ def convolution(layer: Layer, build: Builder, xs: list[Tensor]) -> list[Tensor]:
     """Conv, DepthwiseConv and SeparableConv."""
     (x,) = xs
     rank = _axes(layer, x)
-    if layer.writer.backend == "theano":
-        raise layer.block("Theano turns kernels round, which is not supported", "save it with another back end")
+    theano = layer.writer.backend == "theano"
+    if theano and not layer.kind.startswith("Conv"):
+        raise layer.block("Theano turns kernels round; for this form that is not supported", "use Conv; retrain")
     padding = layer.config.get("padding", "valid")
     if padding not in {"valid", "same"}:
         raise layer.block(f"padding={padding!r} is not supported", 'use "valid" or "same"; retrain')
@@ -56,7 +57,10 @@ def convolution(layer: Layer, build: Builder, xs: list[Tensor]) -> list[Tensor]:
         y = build.add(layer, "conv", [x], params | {"groups": x.shape[-1]}, weights)
     else:
         groups = layer.number("groups", default=1)
-        y = build.add(layer, "conv", [x], params | {"groups": groups}, layer.named_weights("kernel", *biased))
+        weights = layer.named_weights("kernel", *biased)
+        if theano:
+            weights["kernel"] = np.flip(weights["kernel"], tuple(range(weights["kernel"].ndim - 2)))
+        y = build.add(layer, "conv", [x], params | {"groups": groups}, weights)
     y = apply_activation(layer, build, y, activation(layer, "activation", "linear"))
     return [replace(y, mask=None)]
 
