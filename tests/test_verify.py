@@ -101,6 +101,46 @@ def test_a_broken_executor_is_found(model, monkeypatch, fault):
         verify_contract(model)
 
 
+def test_a_state_that_fades_is_not_excused_by_its_own_error(model, monkeypatch):
+    step = NumpyExecutor.step
+
+    def fading(self, x, state, mask=None):
+        ys, rows = step(self, x, state, mask)
+        return ys, rows * np.float32(0.9) if self.dtype == np.float32 else rows
+
+    monkeypatch.setattr(NumpyExecutor, "step", fading)
+    with pytest.raises(ContractError, match="step equals whole"):
+        verify_contract(model)
+
+
+def test_a_step_that_does_not_know_masks_is_found(model, monkeypatch):
+    step = NumpyExecutor.step
+    monkeypatch.setattr(NumpyExecutor, "step", lambda self, x, state, mask=None: step(self, x, state))
+    with pytest.raises(ContractError, match="masked"):
+        verify_contract(model)
+
+
+def test_a_file_that_holds_another_state_is_found(model, monkeypatch):
+    monkeypatch.setattr(stepstream.Stream, "load", lambda self, path: None)
+    with pytest.raises(ContractError, match="saved to a file"):
+        verify_contract(model)
+
+
+def test_bits_that_hang_on_changing_company_are_found(model, monkeypatch):
+    """Right as long as a batch stays together, wrong where it was split or merged on the way."""
+    step, sizes = NumpyExecutor.step, {}
+
+    def jealous(self, x, state, mask=None):
+        (y,), rows = step(self, x, state, mask)
+        faithful = all(sizes.setdefault(row.tobytes(), len(x)) == len(x) for row in state if row.any())
+        sizes.update((row.tobytes(), len(x)) for row in rows)
+        return (y if faithful else y + np.float32(1e-7),), rows
+
+    monkeypatch.setattr(NumpyExecutor, "step", jealous)
+    with pytest.raises(ContractError, match="change at every sample"):
+        verify_contract(model)
+
+
 def test_a_state_that_loses_bits_is_found(model, monkeypatch):
     pack = NumpyExecutor.pack
     monkeypatch.setattr(NumpyExecutor, "pack", lambda self, slots: pack(self, slots).astype(np.float16).astype("f4"))

@@ -113,7 +113,7 @@ def test_a_flattened_window_has_an_end(flat):
         for call in (stream.step, stream.peek):
             with pytest.raises(InputError, match=r"at most 7.*sample 8.*reset\(\).*tumbling\(7\) or sliding\(7\)"):
                 call(SAMPLES[7], **options)
-        assert stream.snapshot() is before
+        assert stream.snapshot() == before
         stream.reset()
         stream.step(SAMPLES[7], **options)
     stream = flat.stream("session(10)")

@@ -9,14 +9,33 @@ from typing import Protocol
 from stepstream.graph.ir import Array, StateSlot
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class StreamState:
-    """All that a stream carries. row: float32 (state_size,); age 0 and None for a stream that has seen nothing."""
+    """All that a stream carries. row: float32 (state_size,), read-only; age None where nobody knows it.
+
+    fingerprint, windowing: whose state it is, in a snapshot.
+    """
 
     row: Array
     age: int | None = 0
     time: float | None = None
     samples: int = 0
+    fingerprint: str | None = None
+    windowing: str | None = None
+
+    def __post_init__(self) -> None:
+        row = self.row.view()
+        row.setflags(write=False)
+        object.__setattr__(self, "row", row)
+
+    def _values(self) -> tuple[object, ...]:
+        return (self.row.tobytes(), self.age, self.time, self.samples, self.fingerprint, self.windowing)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, StreamState) and self._values() == other._values()
+
+    def __hash__(self) -> int:
+        return hash(self._values())
 
 
 class Executor(Protocol):

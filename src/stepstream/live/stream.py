@@ -93,11 +93,11 @@ class Stream:
 
     @property
     def complete(self) -> bool:
-        """Whether the last answer has seen a whole window."""
+        """Whether the last answer has seen a whole window; false where nobody knows the age."""
         age = self._state.age
         if self.model.window_length is not None:
             return self.windowing.effective(age) == self.model.window_length
-        return age is None or (age > 0 and self.windowing.complete(age, self.model.training_length))
+        return age is not None and age > 0 and self.windowing.complete(age, self.model.training_length)
 
     @property
     def beyond_training_length(self) -> bool:
@@ -167,13 +167,27 @@ class Stream:
 
     def snapshot(self) -> StreamState:
         """All that the stream carries, as an immutable value; `restore` takes it back."""
-        return self._state
+        return replace(self._state, fingerprint=self.model.fingerprint, windowing=str(self.windowing))
 
     def restore(self, state: StreamState) -> None:
-        """Go on from a value that `snapshot` gave, of the same model."""
+        """Go on from a value that `snapshot` gave, of the same model and windowing.
+
+        Raises InputError and changes nothing for another's, or for numbers that no stream carries.
+        """
         size = self._executor.state_size
-        if not isinstance(state, StreamState) or state.row.shape != (size,):
-            raise InputError(f"expected a snapshot of this model, with {size} floats, got {state!r}")
+        row = getattr(state, "row", None)
+        if not isinstance(state, StreamState) or row is None or row.shape != (size,) or row.dtype != np.float32:
+            raise InputError(f"expected a snapshot of this model, with {size} floats of 32 bits, got {state!r}")
+        for what, theirs, ours in (
+            ("model", state.fingerprint, self.model.fingerprint),
+            ("windowing", state.windowing, str(self.windowing)),
+        ):
+            if theirs not in {None, ours}:
+                raise InputError(f"expected a snapshot of {what} {ours}, got one of {theirs}")
+        if not np.isfinite(row).all():
+            raise InputError("expected a snapshot of finite numbers, got NaN or Inf; start the stream anew")
+        if state.age is None and (self.windowing.needs_age or self.model.window_length is not None):
+            raise InputError(f"expected a snapshot of known age under {self.windowing}, got one without; start anew")
         with self._one_thread():
             self._state = state
 
