@@ -139,7 +139,8 @@ def copy(folder):
 
 def run_tests(folder, *selection):
     env = {**os.environ, "PYTHONPATH": str(folder / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
-    env.pop("STEPSTREAM_CASES", None)
+    for name in ("STEPSTREAM_CASES", "PYTEST_ADDOPTS"):
+        env.pop(name, None)
     where = "import stepstream, sys; sys.exit(not stepstream.__file__.startswith(sys.argv[1]))"
     subprocess.run([sys.executable, "-c", where, str(folder)], env=env, check=True)
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-m", "not slow", "-p", "no:xdist", *selection]
