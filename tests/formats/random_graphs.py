@@ -255,7 +255,8 @@ def fold(net: Net) -> Tensor | None:
     size = int(np.prod(t.shape))
     how = net.draw(["flatten", "reshape", "convolution", "model", "pool", "permute"])
     if how == "permute":
-        order = net.draw([(1, 3, 2), (1, 2, 3)]) if len(t.shape) == 2 else net.draw([(1, 4, 2, 3), (1, 3, 2, 4)])
+        # an order that changes something: JAX returns the very same array for the others, and with it its mask
+        order = (1, 3, 2) if len(t.shape) == 2 else net.draw([(1, 4, 2, 3), (1, 3, 2, 4)])
         return net.call(layers.Permute(order), t)
     if how == "reshape":
         return net.call(layers.Reshape((net.all.time or -1, size)), t, "seq")
