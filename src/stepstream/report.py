@@ -6,6 +6,7 @@ import html
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from stepstream.formats.reading import Provenance
 from stepstream.graph.streamable import Blocker
 from stepstream.graph.validate import validate
 from stepstream.live.windowing import Sliding
@@ -48,7 +49,7 @@ class Report:
     `ok`: whether the model steps. `rows`: one for each layer, with time role, output shape, state and multiply-adds per
     sample. `blockers`: every layer in the way, with reason and remedy. `state_floats`: float32 values that one stream
     carries. `sliding`: how `sliding(training length)` would go, None without one. `training_length`, `features`,
-    `outputs` and `notes` are what the file says of itself.
+    `outputs` and `provenance` are what the file says of itself, `notes` what had to be assumed.
     """
 
     ok: bool
@@ -63,22 +64,20 @@ class Report:
     multiply_adds: int
     sliding: str | None
     fingerprint: str | None
-    writer: str
-    format: str
-    date: str | None
+    provenance: Provenance
     notes: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""
-        data = {k: v for k, v in vars(self).items() if k not in {"rows", "blockers"}}
+        data = {k: v for k, v in vars(self).items() if k not in {"rows", "blockers", "provenance"}}
+        data |= vars(self.provenance)
         data["layers"] = [vars(r) for r in self.rows]
         data["blockers"] = [vars(b) for b in self.blockers]
         return data
 
     def summary(self) -> list[str]:
         """The lines above the table."""
-        date = f", saved {self.date}" if self.date else ""
-        lines = [f"written by {self.writer} ({self.format}{date})"]
+        lines = [f"written by {self.provenance}"]
         length = (
             f"{self.training_length} samples" if self.training_length else "not known; give training_length= to load()"
         )
@@ -87,7 +86,7 @@ class Report:
             names = f": {', '.join(self.feature_names)}" if self.feature_names else ""
             outputs = ", ".join(f"{name} ({units})" for name, units in self.outputs.items())
             classes = f": {', '.join(self.classes)}" if self.classes else ""
-            lines.append(f"{self.features} features{names} -> {outputs}{classes}")
+            lines.append(f"{_count(self.features or 0, 'feature')}{names} -> {outputs}{classes}")
             lines.append(
                 f"one stream carries {self.state_floats} floats; a step costs {self.multiply_adds:,} multiply-adds"
             )
@@ -99,8 +98,7 @@ class Report:
         """The line below the table."""
         if self.ok:
             return "this model steps on a stream"
-        count = len(self.blockers)
-        return f"this model does not step: {count} layer{'s' if count > 1 else ''} in the way"
+        return f"this model does not step: {_count(len(self.blockers), 'layer')} in the way"
 
     def __str__(self) -> str:
         table = [COLUMNS, *(r.cells() for r in self.rows)]
@@ -170,9 +168,7 @@ def report(model: Model) -> Report:
         multiply_adds=sum(r.multiply_adds for r in rows),
         sliding=_sliding(model) if ok else None,
         fingerprint=model.fingerprint if ok else None,
-        writer=reading.provenance.writer,
-        format=reading.provenance.format,
-        date=reading.provenance.date,
+        provenance=reading.provenance,
         notes=reading.notes,
     )
 
@@ -184,3 +180,7 @@ def _sliding(model: Model) -> str | None:
         return None
     windowing, executor = Sliding(n).on(model.executor)
     return f"{windowing} would carry {executor.state_size:,} floats"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" + ("" if number == 1 else "s")

@@ -69,7 +69,7 @@ def write_archive(path, configs=CONFIGS, version="3.5.0", config=None, places=No
             for n, value in enumerate(weights.values()):
                 group.create_dataset(str(n), data=value)
     with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("config.json", json.dumps(config or entries(configs, version)))
+        archive.writestr("config.json", json.dumps(config or entries(configs, version or "3")))
         archive.writestr("metadata.json", json.dumps({"keras_version": version}))
         archive.writestr("model.weights.h5", data.getvalue())
     return path
@@ -172,3 +172,27 @@ def test_weights_alone_are_no_model(tmp_path):
     path = write_h5(tmp_path / "model.h5", spoil=lambda file: file.attrs.__delitem__("model_config"))
     with pytest.raises(stepstream.ModelFileError, match="weights alone"):
         stepstream.load(path)
+
+
+def test_what_was_assumed_is_said(tmp_path):
+    def notes(config=None, **options):
+        model = stepstream.load(write_archive(tmp_path / "m.keras", config=config, **options))
+        assert model.verify().notes[1:-1] == model.check().notes
+        return model.training_length, " ".join(model.check().notes)
+
+    def built(shape, **lstm):
+        config = entries(CONFIGS, "3.5.0")
+        config["config"]["build_input_shape"] = config["config"]["layers"][0]["config"]["batch_shape"] = shape
+        config["config"]["layers"][1]["config"] |= lstm
+        return config
+
+    assert notes() == (7, "")
+    assert notes(built([None, 7, 3])) == (7, "")
+    length, text = notes(built([32, 7, 3]))
+    assert length == 7
+    assert "a guess, from the first data that the model saw, (32, 7, 3)" in text
+    assert "training_length=" in text
+    length, text = notes(built([32, 7, 3], stateful=True))
+    assert length is None
+    assert "windows of 7 samples continue one another" in text
+    assert "does not say which Keras 3" in notes(version=None)[1]

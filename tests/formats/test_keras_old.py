@@ -276,3 +276,12 @@ def test_files_with_code_inside_are_refused_by_name(cases, name):
     lambdas = [b for b in report.blockers if b.kind == "Lambda"]
     assert len(lambdas) == 2
     assert all("code" in b.reason and b.remedy for b in lambdas)
+
+
+def test_a_file_without_a_version_is_taken_for_keras_1_and_says_so(tmp_path):
+    path = write_whole(tmp_path / "m.h5", CASES["keras_1_lstm-tensorflow"])
+    with h5py.File(path, "r+") as file:
+        del file.attrs["keras_version"]
+    model = stepstream.load(path)
+    check(model, CASES["keras_1_lstm-tensorflow"])
+    assert any("taken for Keras 1" in note for note in model.check().notes)

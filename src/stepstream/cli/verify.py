@@ -27,7 +27,7 @@ def verify(
 ) -> None:
     """Prove that stepping equals the whole model, here and against Keras where it is installed; exit 1 if not."""
     loaded = load_model(model, training_length, scale)
-    reference, note = (None, "scale given: not compared with Keras") if scale else _keras(model)
+    reference, note = _keras(model)
     x, y = _array(data), _array(expected)
     result = loaded.verify(x, y, reference)
     notes = [*result.notes, *([note] if note else [])]

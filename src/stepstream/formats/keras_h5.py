@@ -37,13 +37,16 @@ def read(path: Path, architecture: Mapping[str, Any] | None) -> Reading:
         root = file.group("model_weights") if file.is_group("model_weights") else file
         if architecture is None:
             architecture = json_text.parse_model(str(file.attr("model_config")), f"{path}: model_config")
-            version: str | None = _said(file, root, "keras_version") or "1"
+            version = _said(file, root, "keras_version")
         else:
             version = _said(file, root, "keras_version") or _text(architecture.get("keras_version"))
         backend = _said(file, root, "backend") or _text(architecture.get("backend")) or ""
         by_name = whole or root.attr("layer_names") is not None
-        if by_name and version is None and not _by_keras_3(architecture):
-            version = "1"
+        note = None
+        if version is None and by_name and not (not whole and _by_keras_3(architecture)):
+            version, note = "1", "the file does not say which Keras wrote it: taken for Keras 1"
+        elif version is None:
+            note = UNKNOWN_KERAS_3
         writer = Writer.parse(version, backend)
         place: Place = ByName(root) if by_name else Archive(root, (), architecture)
         if writer.keras == 1:
@@ -58,7 +61,7 @@ def read(path: Path, architecture: Mapping[str, Any] | None) -> Reading:
             "HDF5" if whole else "weights and architecture", f"{said}, {backend or 'back end unknown'}"
         )
         reading = assemble(architecture, place, writer, provenance, where)
-        return reading if version else reading.noting(UNKNOWN_KERAS_3)
+        return reading.noting(note) if note else reading
 
 
 def _by_keras_3(architecture: Mapping[str, Any]) -> bool:

@@ -5,7 +5,8 @@ where it goes into an Embedding, and otherwise has no time and accompanies every
 beside other streams has no time either.
 
 Facts. The shape is `batch_shape` of the input layer (Keras 3), `batch_input_shape` of it or of the first layer (Keras 1
-and 2), `build_input_shape` of a Sequential model, or made of `input_dim` and `input_length` (Keras 1).
+and 2), `build_input_shape` of a Sequential model, or made of `input_dim` and `input_length` (Keras 1). A Sequential
+model of Keras 3 that nobody gave a shape writes that of its first data as `build_input_shape`, batch size included.
 """
 
 from __future__ import annotations
@@ -24,7 +25,10 @@ Entry = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Input:
-    """shape: of one sample; unknown: whether the file leaves an axis open that a sample must have."""
+    """shape: of one sample; unknown: whether the file leaves an axis open that a sample must have.
+
+    guessed: whether the shape seems to be that of the first data, not one that somebody gave.
+    """
 
     name: str
     shape: tuple[int, ...]
@@ -32,6 +36,7 @@ class Input:
     time: int | None
     shape_text: str
     unknown: bool = False
+    guessed: bool = False
 
 
 def inputs_of(config: Entry) -> list[Input]:
@@ -41,10 +46,11 @@ def inputs_of(config: Entry) -> list[Input]:
         entries = body if isinstance(body, list) else body["layers"]
         first = entries[0]
         shape = _first_shape(first)
-        if shape is None and isinstance(body, Mapping):
-            shape = body.get("build_input_shape")
+        built = body.get("build_input_shape") if isinstance(body, Mapping) else None
+        guessed = built is not None and (shape is None or built[0] is not None)
         name = name_of(first) if first["class_name"] == "InputLayer" else "input"
-        found = [_input(name, shape, _starts_with_embedding(config))]
+        only = _input(name, built if shape is None else shape, _starts_with_embedding(config))
+        found = [replace(only, guessed=guessed)]
     else:
         by_name = {name_of(e): e for e in body["layers"]}
         fed = _fed(body)

@@ -75,6 +75,13 @@ class _Reader:
         if graph is not None:
             validate(graph)
         known = None if self.stateful or length is None or length < 2 else length
+        if known and any(i.guessed for i in found):
+            notes.append(
+                f"the training length is a guess, from the first data that the model saw, {found[0].shape_text}; "
+                "if its windows had another length, give training_length="
+            )
+        if self.stateful and (length or 0) > 1:
+            notes.append(f"a stateful layer: windows of {length} samples continue one another, no training length")
         layers = tuple(self.layers.values())
         return Reading(graph, layers, tuple(blockers), known, provenance, tuple(notes))
 

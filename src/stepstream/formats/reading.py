@@ -25,6 +25,9 @@ class Provenance:
     writer: str
     date: str | None = None
 
+    def __str__(self) -> str:
+        return f"{self.writer} ({self.format}{f', saved {self.date}' if self.date else ''})"
+
 
 @dataclass(frozen=True)
 class Reading:

@@ -33,10 +33,13 @@ def scale_input(graph: Graph, mean: Sequence[float], std: Sequence[float]) -> Gr
         if array.ndim == 0:
             array = np.broadcast_to(array, (graph.features,))
         if array.shape != (graph.features,) or not np.isfinite(array).all():
-            raise InputError(f"scale: expected {graph.features} finite numbers for {label}, got {values!r}")
+            got = f"shape {array.shape}" if array.shape != (graph.features,) else f"{array[~np.isfinite(array)][0]}"
+            raise InputError(f"scale: expected {graph.features} finite numbers for {label}, got {got}")
         arrays.append(array)
     if (arrays[1] <= 0).any():
-        raise InputError(f"scale: expected standard deviations above zero, got {std!r}; use 1 for a constant feature")
+        raise InputError(
+            f"scale: expected standard deviations above zero, got {arrays[1].min()}; use 1 for a constant feature"
+        )
     taken = {n.id for n in graph.nodes} | {name for name, _ in graph.inputs}
     moved: dict[str, str] = {}
     first, at = [], 0
