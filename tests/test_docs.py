@@ -59,6 +59,8 @@ def run_console(block, page, folder):
             ["bash", "-o", "pipefail", "-c", command], cwd=folder, env=env, capture_output=True, text=True, check=False
         )
         assert out.stdout == expected, f"{page}:{block.line}: {command}\n{out.stderr}"
+        status = int(re.search(r"# exit (\d+)$", command)[1]) if "# exit" in command else 0
+        assert out.returncode == status, f"{page}:{block.line}: {command}\n{out.stderr}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

@@ -5,8 +5,9 @@ import pytest
 
 import stepstream
 from make import dense, model_of, question, random, recurrent
+from stepstream.errors import ContractError
 from stepstream.ops.executor import NumpyExecutor
-from stepstream.testing import ContractError, verify_contract
+from stepstream.testing import verify_contract
 
 X = np.random.default_rng(8).normal(size=(3, 7, 3)).astype(np.float32)
 

@@ -3,6 +3,7 @@
 from stepstream.errors import (
     BlockedError,
     ConcurrentUseError,
+    ContractError,
     InputError,
     ModelFileError,
     StateError,
@@ -18,6 +19,7 @@ __all__ = [
     "BlockedError",
     "Carry",
     "ConcurrentUseError",
+    "ContractError",
     "InputError",
     "Model",
     "ModelFileError",

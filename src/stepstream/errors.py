@@ -42,6 +42,10 @@ class StateError(StepstreamError, ValueError):
     """A saved state does not fit this model, this windowing or this file layout; nothing has changed."""
 
 
+class ContractError(StepstreamError, AssertionError):
+    """The contract does not hold; the message lists what failed."""
+
+
 class ConcurrentUseError(StepstreamError, RuntimeError):
     """One Stream was used by two threads at the same time; nothing has changed."""
 

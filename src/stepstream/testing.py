@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from stepstream.arrays import float32
-from stepstream.errors import InputError, StepstreamError
+from stepstream.errors import ContractError, InputError
 from stepstream.graph.ir import Array, TimeRole
 from stepstream.live.state import Executor
 from stepstream.live.windowing import Carry, Sliding, Windowing
@@ -29,10 +29,6 @@ if TYPE_CHECKING:
     from stepstream.model import Model
 
 TOLERANCE = 1e-5
-
-
-class ContractError(StepstreamError, AssertionError):
-    """The contract does not hold; the message lists what failed."""
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ import gzip
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -204,8 +205,13 @@ def test_missing_files_are_named(path, tmp_path):
 
 
 def test_no_color_and_no_terminal(path):
-    out = run("check", path, env={"NO_COLOR": "1", "FORCE_COLOR": ""})
-    assert b"\x1b" not in out.stdout
+    def colours(**env):
+        out = run("check", path, env={"NO_COLOR": "", "FORCE_COLOR": "", "TERM": "xterm", **env}).stdout
+        return re.findall(rb"\x1b\[[0-9;]*3[0-7]m", out), b"\x1b" in out
+
+    assert colours() == ([], False)
+    assert colours(FORCE_COLOR="1")[0]
+    assert colours(FORCE_COLOR="1", NO_COLOR="1")[0] == []
 
 
 def test_check_says_no_with_1(path, cases):

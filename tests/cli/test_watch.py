@@ -1,6 +1,7 @@
 """The live view, as a picture in text."""
 
 import io
+import threading
 
 from rich.console import Console
 
@@ -27,6 +28,26 @@ def test_each_stream_has_its_trace_and_its_newest_value():
         assert part in a
     for part in ("0.250", "?", "beyond training length"):
         assert part in b
+
+
+def test_the_view_is_drawn_while_answers_come():
+    watch = Watch(Console(file=io.StringIO(), width=100), "busy")
+    stop, errors = threading.Event(), []
+
+    def draw():
+        while not stop.is_set():
+            try:
+                watch.table()
+            except RuntimeError as e:
+                errors.append(e)
+
+    drawing = threading.Thread(target=draw)
+    drawing.start()
+    for n in range(20_000):
+        watch.add(f"s{n % 3_000}", 0.5, 1, False, False)
+    stop.set()
+    drawing.join()
+    assert not errors
 
 
 def test_more_streams_than_a_screen_holds_are_counted():

@@ -1,5 +1,6 @@
 """Stream as its user sees it."""
 
+import copy
 import pickle
 import subprocess
 import sys
@@ -208,6 +209,38 @@ def test_two_threads_at_once_raise(model, monkeypatch):
     assert stream.age == 1
 
 
+def test_copies_go_on_by_themselves_and_streams_are_not_pickled(model):
+    stream = model.stream("carry")
+    stream.step([1, 2, 3])
+    expected = stream.peek([4, 5, 6])
+    for twin in (copy.copy(stream), copy.deepcopy(stream)):
+        assert twin.step([4, 5, 6]) == expected
+    assert stream.age == 1
+    with pytest.raises(TypeError, match="save"):
+        pickle.dumps(stream)
+
+
+def test_an_answer_is_its_own_memory():
+    from make import model_of
+
+    x = np.ones(3, np.float32)
+    identity = model_of(("activation", {"activation": {"name": "linear"}}, {}))
+    y = identity.stream("carry").step(x)
+    x[:] = 5
+    assert y.tolist() == [1, 1, 1]
+
+
+def test_many_samples_with_times_and_a_mask(model):
+    x, times, mask = SAMPLES[:4], [0, 1, 9, 9.5], [True, False, True, True]
+    one, many = model.stream("session(5)"), model.stream("session(5)")
+    singly = [one.step(row, time=t, mask=m) for row, t, m in zip(x, times, mask, strict=True)]
+    assert many.steps(x, np.array(times), np.array(mask))[:, 0].tolist() == singly
+    assert many.age == one.age == 2
+    for wrong in ({"time": times[:3]}, {"time": 1.0}, {"time": times, "mask": [True]}):
+        with pytest.raises(InputError, match="one for each sample"):
+            many.steps(x, **wrong)
+
+
 def test_a_model_is_immutable_and_picklable(model):
     with pytest.raises(AttributeError):
         model.features = ("a",)
@@ -216,6 +249,8 @@ def test_a_model_is_immutable_and_picklable(model):
         node.weights["kernel"][0] = 1
     with pytest.raises(TypeError):
         node.params["units"] = 3
+    with pytest.raises(TypeError):
+        node.params["activation"]["name"] = "relu"
     twin = pickle.loads(pickle.dumps(model))
     assert twin.fingerprint == model.fingerprint
     assert twin.stream("carry").step([1, 2, 3]) == model.stream("carry").step([1, 2, 3])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -32,6 +33,7 @@ class Watch:
         self._width = max(20, min(60, console.width - 58))
         self._traces: dict[str, deque[float]] = {}
         self._last: dict[str, tuple[float, int | None, bool, bool]] = {}
+        self._lock = threading.Lock()  # the view is drawn by a thread of its own
         self._live = Live(console=console, refresh_per_second=12, get_renderable=self.table)
 
     def __enter__(self) -> Self:
@@ -44,10 +46,15 @@ class Watch:
 
     def add(self, key: str, value: float, age: int | None, complete: bool, beyond: bool) -> None:
         """One answer of one stream."""
-        self._traces.setdefault(key, deque(maxlen=self._width)).append(value)
-        self._last[key] = value, age, complete, beyond
+        with self._lock:
+            self._traces.setdefault(key, deque(maxlen=self._width)).append(value)
+            self._last[key] = value, age, complete, beyond
 
     def table(self) -> Table:
+        with self._lock:
+            return self._table()
+
+    def _table(self) -> Table:
         table = Table(title=Text(self._title), title_justify="left", title_style="bold", box=None, pad_edge=False)
         table.add_column("stream", style="bold")
         if self._labels:

@@ -77,10 +77,10 @@ class Node:
     def __post_init__(self) -> None:
         weights = {name: frozen(np.asarray(w)) for name, w in self.weights.items()}
         object.__setattr__(self, "weights", MappingProxyType(weights))
-        object.__setattr__(self, "params", MappingProxyType(dict(self.params)))
+        object.__setattr__(self, "params", _frozen(self.params))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        values = (self.id, self.op, self.inputs, dict(self.params), dict(self.weights))
+        values = (self.id, self.op, self.inputs, _thawed(self.params), dict(self.weights))
         return Node, (*values, self.layer, self.layer_index)
 
 
@@ -115,7 +115,7 @@ class Graph:
                         "id": n.id,
                         "op": n.op,
                         "inputs": list(n.inputs),
-                        "params": dict(n.params),
+                        "params": _thawed(n.params),
                         "weights": {k: [list(w.shape), _digest(w)] for k, w in n.weights.items()},
                     }
                     for n in self.nodes
@@ -156,6 +156,17 @@ def frozen(weight: Array) -> Array:
     copy = np.array(weight, dtype=np.float32, order="C")  # a copy: later training must not reach it
     copy.setflags(write=False)
     return copy
+
+
+def _frozen(value: Any) -> Any:
+    """JSON values that nobody can change."""
+    if isinstance(value, Mapping):
+        return MappingProxyType({k: _frozen(v) for k, v in value.items()})
+    return tuple(map(_frozen, value)) if isinstance(value, list | tuple) else value
+
+
+def _thawed(value: Any) -> Any:
+    return {k: _thawed(v) for k, v in value.items()} if isinstance(value, Mapping) else value
 
 
 def _digest(weight: Array) -> str:

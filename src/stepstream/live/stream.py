@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 import threading
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from numbers import Real
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any, NoReturn, final
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -43,6 +43,15 @@ class Stream:
 
     def __repr__(self) -> str:
         return f"<Stream {self._resolved}, age {self.age}{', complete' if self.complete else ''}, of {self.model!r}>"
+
+    def __copy__(self) -> Stream:
+        return self.fork()
+
+    def __deepcopy__(self, memo: object) -> Stream:
+        return self.fork()
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a Stream is not pickled: save(path) and load(path) keep its state")
 
     def _nothing(self) -> StreamState:
         return StreamState(self._executor.initial_state(1)[0])
@@ -138,18 +147,27 @@ class Stream:
         with self._one_thread():
             return self._next(self._state, x, time, mask)[0]
 
-    def steps(self, X: ArrayLike | Mapping[str, ArrayLike]) -> Array | dict[str, Array]:
+    def steps(
+        self,
+        X: ArrayLike | Mapping[str, ArrayLike],
+        time: Sequence[float] | Array | None = None,
+        mask: Sequence[bool] | Array | None = None,
+    ) -> Array | dict[str, Array]:
         """Many samples, X (t, f) or (1, t, f) -> float32 (t, outputs); all of them, or an error and none.
 
         Where the model has several inputs, X may be a dict by input name: (t, f) each, and (k,) or (t, k) for an input
-        without time.
+        without time. time, mask: (t,), what `step` takes with each sample.
         """
         with self._one_thread():
             x = rows_of(self.model, X)
+            for name, values in (("time", time), ("mask", mask)):
+                if values is not None and np.shape(values) != (len(x),):
+                    raise InputError(f"{name}: expected {len(x)}, one for each sample, got shape {np.shape(values)}")
             state = self._state
             answers: list[Any] = []
-            for row in x:
-                y, state = self._next(state, row, None, None)
+            for i, row in enumerate(x):
+                when, valid = None if time is None else time[i], None if mask is None else mask[i]
+                y, state = self._next(state, row, when, valid)
                 answers.append(y)
             self._state = state
             sizes = dict(zip(self.model.output_names, self.model.output_sizes, strict=True))
@@ -253,7 +271,7 @@ class Stream:
                 f"the model's answer or state overflowed ({where}); expected samples in the range that it was "
                 "trained on: check units and scale="
             )
-        answers = [float(y[0, 0]) if y.shape[1] == 1 else y[0] for y in ys]
+        answers = [float(y[0, 0]) if y.shape[1] == 1 else y[0].copy() for y in ys]
         answer = answers[0] if len(answers) == 1 else dict(zip(self.model.output_names, answers, strict=True))
         age = None if age is None else age + 1
         return answer, StreamState(rows[0], age, state.time if time is None else time, state.samples + 1)
