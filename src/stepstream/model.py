@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import cached_property
 from numbers import Integral
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, final
 
 import numpy as np
@@ -88,6 +89,9 @@ class Model:
             raise AttributeError(f"a Model is immutable: load it again to change {name!r}")
         object.__setattr__(self, name, value)
 
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(f"a Model is immutable: load it again to do without {name!r}")
+
     def __reduce__(self) -> tuple[Any, ...]:
         return Model, (self.reading, self.features, self.classes)
 
@@ -134,13 +138,13 @@ class Model:
         return self.executor.graph.features
 
     @cached_property
-    def input_columns(self) -> dict[str, slice]:
+    def input_columns(self) -> Mapping[str, slice]:
         """Where each input's numbers lie in a sample, by input name in the model's order."""
         out, at = {}, 0
         for name, spec in self.graph.inputs:
             out[name] = slice(at, at + spec.size)
             at += spec.size
-        return out
+        return MappingProxyType(out)
 
     @property
     def window_length(self) -> int | None:
@@ -164,13 +168,13 @@ class Model:
         return self.index_columns.get(0)
 
     @cached_property
-    def index_columns(self) -> dict[int, int]:
+    def index_columns(self) -> Mapping[int, int]:
         """Column of a sample -> how many indices the Embedding that takes it knows."""
         out: dict[int, int] = {}
         for name, columns in self.input_columns.items():
             tables = [len(n.weights["table"]) for n in self.graph.nodes if n.op == "embedding" and n.inputs == (name,)]
             out |= dict.fromkeys(range(columns.start, columns.stop) if tables else (), min(tables, default=0))
-        return out
+        return MappingProxyType(out)
 
     def check(self) -> Report:
         """What the model is and whether it steps; prints as a table."""

@@ -108,6 +108,19 @@ def test_a_broken_graph_is_refused_naming_the_layer(graph, message):
         validate(graph)
 
 
+def test_weights_are_copied_once_and_then_shared():
+    given = random(3, 4)
+    kernel = Node("a", "dense", ("x",), {}, {"kernel": given}).weights["kernel"]
+    assert not np.shares_memory(kernel, given)
+    for shared in (kernel, kernel[1:], kernel.reshape(2, 6)):
+        assert Node("b", "dense", ("x",), {}, {"kernel": shared}).weights["kernel"] is shared
+    for other in (kernel.T, given.astype(np.float64), given.astype(">f4"), given[:, 0], np.float32(2), given[:0]):
+        copy = Node("b", "dense", ("x",), {}, {"kernel": other}).weights["kernel"]
+        assert copy.dtype == np.float32
+        assert copy.shape == np.shape(other)
+        np.testing.assert_array_equal(copy, other)
+
+
 def test_dropping_identities_keeps_the_meaning():
     nothing = ("activation", {"activation": {"name": "linear"}}, {})
     something = ("activation", {"activation": {"name": "softmax"}}, {})

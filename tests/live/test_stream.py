@@ -242,11 +242,19 @@ def test_many_samples_with_times_and_a_mask(model):
 
 
 def test_a_model_is_immutable_and_picklable(model):
-    with pytest.raises(AttributeError):
-        model.features = ("a",)
+    for part, name in ((model, "features"), (model, "fingerprint"), (model.executor, "state_size")):
+        with pytest.raises(AttributeError, match="immutable"):
+            setattr(part, name, 3)
+        with pytest.raises(AttributeError, match="immutable"):
+            delattr(part, name)
+    for columns in (model.input_columns, model.index_columns):
+        with pytest.raises(AttributeError):
+            columns.clear()
     node = model.graph.nodes[0]
     with pytest.raises(ValueError, match="read-only"):
         node.weights["kernel"][0] = 1
+    with pytest.raises(ValueError, match="WRITEABLE"):
+        node.weights["kernel"].setflags(write=True)
     with pytest.raises(TypeError):
         node.params["units"] = 3
     with pytest.raises(TypeError):

@@ -150,12 +150,14 @@ class Graph:
 
 
 def frozen(weight: Array) -> Array:
-    """A read-only float32 copy; the same array where it is one already, so that layers can share it."""
-    if weight.dtype == np.float32 and weight.flags.owndata and weight.flags.c_contiguous and not weight.flags.writeable:
+    """A float32 copy that nobody can change; the same array where it is one already, so that layers can share it."""
+    base: Any = weight
+    while isinstance(base, np.ndarray) and not base.flags.writeable:
+        base = base.base
+    if weight.dtype == np.float32 and weight.flags.c_contiguous and isinstance(base, bytes):
         return weight
-    copy = np.array(weight, dtype=np.float32, order="C")  # a copy: later training must not reach it
-    copy.setflags(write=False)
-    return copy
+    # a copy: later training must not reach it; over bytes: an array that owns its numbers can be made writable again
+    return np.ndarray(weight.shape, np.float32, np.asarray(weight, np.float32).tobytes())
 
 
 def _frozen(value: Any) -> Any:

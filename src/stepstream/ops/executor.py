@@ -32,6 +32,15 @@ class NumpyExecutor:
             (n.id, slot) for n, own in zip(graph.nodes, self._own, strict=True) for slot in own
         )
         self.state_size = sum(slot.size for _, slot in self.slots)
+        object.__setattr__(self, "_sealed", True)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if hasattr(self, "_sealed"):
+            raise AttributeError(f"an executor is immutable, as all streams of a model share it: {name!r}")
+        object.__setattr__(self, name, value)
+
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(f"an executor is immutable, as all streams of a model share it: {name!r}")
 
     def initial_state(self, streams: int) -> Array:
         """(streams, state_size)."""
