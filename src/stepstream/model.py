@@ -189,7 +189,7 @@ class Model:
         name where there are several.
         """
         x = self.batch(X)
-        ys = self.executor.whole(x)
+        ys = [y.copy() if np.may_share_memory(y, x) else y for y in self.executor.whole(x)]  # x may be the caller's
         return ys[0] if len(ys) == 1 else dict(zip(self.output_names, ys, strict=True))
 
     def batch(self, X: ArrayLike | Mapping[str, ArrayLike]) -> Array:

@@ -134,6 +134,9 @@ def test_dropping_identities_keeps_the_meaning():
 def test_a_model_of_identities_alone():
     stream = model_of(("activation", {"activation": {"name": "linear"}}, {})).stream("carry")
     np.testing.assert_array_equal(stream.step([1, 2, 3]), [1, 2, 3])
+    given = X_DATA.copy()
+    stream.model.run(given)[:] = 0
+    np.testing.assert_array_equal(given, X_DATA)
 
 
 def test_time_roles():
