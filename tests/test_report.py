@@ -81,6 +81,13 @@ def keras_free_model():
     return build
 
 
+def test_a_window_too_large_to_slide_over_is_said_to_be():
+    report = model_of(recurrent("lstm", 100, 4), features=100, training_length=1_000_000).check()
+    assert report.ok
+    assert report.sliding.startswith("sliding(1000000): expected at most")
+    assert report.sliding in str(report)
+
+
 def test_an_unknown_training_length_names_the_cure():
     text = str(model_of(recurrent("lstm", 3, 4), training_length=None).check())
     assert "training length: not known; give training_length= to load()" in text

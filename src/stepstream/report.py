@@ -6,6 +6,7 @@ import html
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from stepstream.errors import InputError
 from stepstream.formats.reading import Provenance
 from stepstream.graph.streamable import Blocker
 from stepstream.graph.validate import validate
@@ -48,8 +49,8 @@ class Report:
 
     `ok`: whether the model steps. `rows`: one for each layer, with time role, output shape, state and multiply-adds per
     sample. `blockers`: every layer in the way, with reason and remedy. `state_floats`: float32 values that one stream
-    carries. `sliding`: how `sliding(training length)` would go, None without one. `training_length`, `features`,
-    `outputs` and `provenance` are what the file says of itself, `notes` what had to be assumed.
+    carries. `sliding`: how `sliding(training length)` would go, or why not; None without one. `training_length`,
+    `features`, `outputs` and `provenance` are what the file says of itself, `notes` what had to be assumed.
     """
 
     ok: bool
@@ -174,11 +175,14 @@ def report(model: Model) -> Report:
 
 
 def _sliding(model: Model) -> str | None:
-    """The way that sliding(n) takes for this model, and what it keeps; n: the window of training."""
+    """The way that sliding(n) takes for this model, and what it keeps, or why it cannot; n: the window of training."""
     n = model.window_length or model.training_length
     if n is None:
         return None
-    windowing, executor = Sliding(n).on(model.executor)
+    try:
+        windowing, executor = Sliding(n).on(model.executor)
+    except InputError as e:  # a large window of many features
+        return str(e)
     return f"{windowing} would carry {executor.state_size:,} floats"
 
 
