@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 
 from stepstream.arrays import float32
 from stepstream.errors import BlockedError, InputError
-from stepstream.formats import keras
+from stepstream.formats import keras, limits
 from stepstream.formats.reading import Reading
 from stepstream.graph.ir import Array, Graph, TimeRole
 from stepstream.graph.passes import drop_identities, scale_input
@@ -50,8 +50,16 @@ def load(
     """
     reading = keras.read(path_or_keras_model, architecture)
     if training_length is not None:
-        if isinstance(training_length, bool) or not isinstance(training_length, Integral) or training_length < 1:
-            raise InputError(f"training_length: expected a whole number from 1, got {training_length!r}")
+        whole = isinstance(training_length, Integral) and not isinstance(training_length, bool)
+        if not whole or not 1 <= training_length <= limits.MAX_WINDOW:
+            raise InputError(
+                f"training_length: expected a whole number from 1 to {limits.MAX_WINDOW}, got {training_length!r}"
+            )
+        n = reading.graph.window if reading.graph is not None else None
+        if n not in {None, training_length}:
+            raise InputError(
+                f"training_length: expected {n}, got {training_length}: the model flattens windows of {n} samples"
+            )
         reading = replace(reading, training_length=int(training_length))
     if reading.graph is not None and scale is not None:
         try:

@@ -101,6 +101,22 @@ def test_stateful_models_have_no_training_length(keras):
     assert stepstream.load(model, training_length=9).training_length == 9
 
 
+def test_windows_as_long_as_in_no_training_are_refused(keras):
+    layers = keras.layers
+    model = keras.Sequential([layers.Input((1_000_001, 3)), layers.LSTM(4)])
+    with pytest.raises(stepstream.ModelFileError, match="at most 1000000 samples, got 1000001"):
+        stepstream.load(model)
+
+
+def test_a_training_length_cannot_contradict_flatten(keras):
+    layers = keras.layers
+    model = keras.Sequential([layers.Input((7, 3)), layers.LSTM(4, return_sequences=True), layers.Flatten()])
+    model.add(layers.Dense(1))
+    assert stepstream.load(model, training_length=7).window_length == 7
+    with pytest.raises(stepstream.InputError, match="training_length: expected 7, got 5: the model flattens"):
+        stepstream.load(model, training_length=5)
+
+
 def test_all_blockers_at_once_with_remedies(keras, tmp_path):
     layers = keras.layers
     model = keras.Sequential(

@@ -285,7 +285,7 @@ def test_a_layer_may_be_called_scale():
     assert [n.id for n in scale_input(graph, 0.0, 2.0).nodes][:2] == ["scale_", "scale"]
 
 
-@pytest.mark.parametrize("value", [0, -1, 2.5, True, "7"])
+@pytest.mark.parametrize("value", [0, -1, 2.5, True, "7", 1_000_001, 10**30])
 def test_bad_training_lengths(motions, value):
     with pytest.raises(InputError, match="training_length"):
         stepstream.load(motions / "model.keras", training_length=value)

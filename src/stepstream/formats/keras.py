@@ -28,20 +28,21 @@ def read(source: Any, architecture: str | Path | None = None) -> Reading:
     Raises ModelFileError naming the place; layers that cannot step are returned as blockers, all of them.
     """
     if hasattr(source, "get_config") and hasattr(source, "layers"):
-        return _read_model(source)
+        return _within(_read_model(source))
     if not isinstance(source, str | Path):
         raise InputError(f"expected a path or a Keras model, got {type(source).__name__}")
     path = Path(source)
     try:
-        reading = _read_file(path, architecture)
-        if (reading.training_length or 0) > limits.MAX_WINDOW:
-            raise ModelFileError(
-                f"expected windows of at most {limits.MAX_WINDOW} samples, got {reading.training_length}"
-            )
-        return reading
+        return _within(_read_file(path, architecture))
     except ModelFileError as e:  # names from the file may be megabytes long
         text = str(e) if str(path) in str(e) else f"{path}: {e}"
         raise ModelFileError(text if len(text) <= limits.MAX_MESSAGE else f"{text[: limits.MAX_MESSAGE]} ...") from e
+
+
+def _within(reading: Reading) -> Reading:
+    if (reading.training_length or 0) > limits.MAX_WINDOW:
+        raise ModelFileError(f"expected windows of at most {limits.MAX_WINDOW} samples, got {reading.training_length}")
+    return reading
 
 
 def _read_file(path: Path, architecture: str | Path | None) -> Reading:
