@@ -123,7 +123,8 @@ def test_columns_that_are_not_there_are_no_bad_records(path, options):
 def test_a_file_is_not_read_and_written_at_once(path, tmp_path):
     data = tmp_path / "data.csv"
     data.write_text("a,b,c\n1,2,3\n")
-    for options in (["--out", data], ["--state", data], ["--out", tmp_path / "x", "--state", tmp_path / "x"]):
+    x = tmp_path / "x"
+    for options in (["--out", data], ["--state", data], *(["--out", x, o, x] for o in ("--state", "--architecture"))):
         out = run("run", path, data, "--windowing", "carry", *options, code=2)
         assert b"expected another file" in out.stderr
     assert data.read_text() == "a,b,c\n1,2,3\n"

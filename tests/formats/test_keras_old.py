@@ -8,6 +8,7 @@ import keras_old_2  # noqa: F401
 import keras_old_3  # noqa: F401
 import numpy as np
 import pytest
+import typer.main
 from keras_old import (
     CASES,
     Draw,
@@ -25,11 +26,14 @@ from keras_old import (
 from keras_passes import hard_sigmoid_02, lstm, lstm_cell, scan, sigmoid, simple, zeros
 
 import stepstream
+from command import run
+from stepstream.cli.main import app
 from stepstream.testing import verify_contract
 
 ARCHIVES = [name for name, case in CASES.items() if case.places]
 WHOLE = [name for name, case in CASES.items() if not case.places and not case.apart_only]
 APART = [name for name, case in CASES.items() if not case.places]
+COMMANDS = typer.main.get_command(app).commands
 
 
 def close(ours, theirs):
@@ -113,6 +117,16 @@ def test_weights_alone_ask_for_the_architecture(tmp_path):
     path = write_apart(tmp_path / "weights.h5", CASES["keras_1_gru-theano"])
     with pytest.raises(stepstream.ModelFileError, match=r"weights\.h5.*architecture="):
         stepstream.load(path)
+
+
+@pytest.mark.parametrize("name", [n for n, c in COMMANDS.items() if any(p.name == "model" for p in c.params)])
+def test_commands_take_the_architecture_too(name, tmp_path):
+    case = CASES["keras_1_gru-theano"]
+    weights, architecture = write_apart(tmp_path / "weights.h5", case), tmp_path / "model.json"
+    architecture.write_text(case.json())
+    more = ["--no-header"] if name == "run" else []
+    assert b"--architecture" in run(name, weights, *more, data=b"", code=2).stderr
+    assert run(name, weights, "--architecture", architecture, *more, data=b"").stdout
 
 
 def test_weights_that_do_not_fit_the_architecture(tmp_path):

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from stepstream.cli.app import app, console, print_json
-from stepstream.cli.options import JsonOption, ModelArgument, ScaleOption, TrainingLengthOption, load_model, names_of
+from stepstream.cli.options import (
+    ArchitectureOption,
+    JsonOption,
+    ModelArgument,
+    ScaleOption,
+    TrainingLengthOption,
+    load_model,
+    names_of,
+)
 from stepstream.report import COLUMNS, Report
 
 
@@ -17,11 +24,12 @@ def check(
     model: ModelArgument,
     training_length: TrainingLengthOption = None,
     scale: ScaleOption = None,
+    architecture: ArchitectureOption = None,
     features: Annotated[str | None, typer.Option(help="Feature names, separated by commas.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Say what a model is and whether it steps; exit 1 when something is in the way."""
-    report = load_model(Path(model), training_length, scale, names_of("--features", features)).check()
+    report = load_model(model, training_length, scale, architecture, names_of("--features", features)).check()
     if as_json:
         print_json(report.to_dict())
     else:

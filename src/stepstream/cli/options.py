@@ -19,14 +19,22 @@ TrainingLengthOption = Annotated[
 ScaleOption = Annotated[
     Path | None, typer.Option(help='JSON file {"mean": [...], "std": [...]}, applied before the first layer.')
 ]
+ArchitectureOption = Annotated[
+    Path | None, typer.Option(help="JSON file by model.to_json(), for a MODEL of weights alone.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for a program.")]
 
 
 def load_model(
-    model: Path, training_length: int | None, scale: Path | None, features: Sequence[str] | None = None
+    model: Path,
+    training_length: int | None,
+    scale: Path | None,
+    architecture: Path | None,
+    features: Sequence[str] | None = None,
 ) -> Model:
     """`stepstream.load` with the scale read from a file."""
-    return load(model, training_length, None if scale is None else read_scale(scale), features)
+    pair = None if scale is None else read_scale(scale)
+    return load(model, training_length, pair, features, architecture=architecture)
 
 
 def names_of(option: str, text: str | None, count: int | None = None) -> list[str] | None:

@@ -18,7 +18,14 @@ from rich.console import Console
 from stepstream.cli import position, sink
 from stepstream.cli.app import app
 from stepstream.cli.job import Job, Meaning
-from stepstream.cli.options import JsonOption, ModelArgument, ScaleOption, TrainingLengthOption, load_model
+from stepstream.cli.options import (
+    ArchitectureOption,
+    JsonOption,
+    ModelArgument,
+    ScaleOption,
+    TrainingLengthOption,
+    load_model,
+)
 from stepstream.cli.rows import open_rows
 from stepstream.cli.watch import Watch, progress
 from stepstream.errors import InputError
@@ -47,6 +54,7 @@ def run(
     header: Annotated[bool, typer.Option("--header/--no-header", help="Columns are 0, 1, ... without.")] = True,
     training_length: TrainingLengthOption = None,
     scale: ScaleOption = None,
+    architecture: ArchitectureOption = None,
     watch: Annotated[bool, typer.Option("--watch", help="Show the streams live, on standard error.")] = False,
     as_json: JsonOption = False,
     save_every: Annotated[float, typer.Option(min=0, help="Seconds between two savings of the state.")] = 5.0,
@@ -57,8 +65,9 @@ def run(
     delimiter = "\t" if delimiter == r"\t" else delimiter
     if len(delimiter) != 1:
         raise InputError(f"--delimiter: expected one character, got {delimiter!r}")
-    _different_files({"MODEL": model, "INPUT": input, "--state": state, "--out": out, "--scale": scale})
-    loaded = load_model(model, training_length, scale)
+    read = {"MODEL": model, "INPUT": input, "--scale": scale, "--architecture": architecture}
+    _different_files({**read, "--state": state, "--out": out})
+    loaded = load_model(model, training_length, scale, architecture)
     if state is not None:
         position.check_state(state)
     stop = _Stop()

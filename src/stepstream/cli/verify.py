@@ -11,7 +11,14 @@ import numpy as np
 import typer
 
 from stepstream.cli.app import app, console, print_json
-from stepstream.cli.options import JsonOption, ModelArgument, ScaleOption, TrainingLengthOption, load_model
+from stepstream.cli.options import (
+    ArchitectureOption,
+    JsonOption,
+    ModelArgument,
+    ScaleOption,
+    TrainingLengthOption,
+    load_model,
+)
 from stepstream.errors import InputError
 from stepstream.graph.ir import Array
 
@@ -23,10 +30,11 @@ def verify(
     expected: Annotated[Path | None, typer.Option(help=".npy file, (m, outputs) or (m, time, outputs).")] = None,
     training_length: TrainingLengthOption = None,
     scale: ScaleOption = None,
+    architecture: ArchitectureOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Prove that stepping equals the whole model, here and against Keras where it is installed; exit 1 if not."""
-    loaded = load_model(model, training_length, scale)
+    loaded = load_model(model, training_length, scale, architecture)
     reference, note = _keras(model)
     x, y = _array(data), _array(expected)
     result = loaded.verify(x, y, reference)

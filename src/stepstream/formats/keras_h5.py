@@ -32,7 +32,7 @@ def read(path: Path, architecture: Mapping[str, Any] | None) -> Reading:
         if not whole and architecture is None:
             raise ModelFileError(
                 f"{path}: expected a whole Keras model, got no model_config (weights alone?); "
-                "save it with model.save(), or give architecture= as model.to_json() wrote it"
+                "save it with model.save(), or give architecture= (--architecture) as model.to_json() wrote it"
             )
         root = file.group("model_weights") if file.is_group("model_weights") else file
         if architecture is None:
