@@ -109,7 +109,7 @@ MUTATIONS = {
     # verification
     "any error tolerated": ("testing.py", "ok = bool((error <= allowed).all())", "ok = True", VERIFY),
     "the other side's error as the measure": ("testing.py", "10 * measure.noise)", "10 * difference(theirs, measure.exact))", VERIFY),
-    "the wrong position named": ("testing.py", '"position": positions[check.position]})\n\n\ndef _reference', '"position": 0})\n\n\ndef _reference', VERIFY),
+    "the wrong position named": ("testing.py", "position if positions is None else positions[position]", "position", VERIFY),
     "bits compared with a tolerance": ("testing.py", "float(d.max(initial=0)), where, 0, not differs.any())", "float(d.max(initial=0)), where, 0, True)", VERIFY),
     "a stateful reference not reset": ("reference.py", "        for layer in self._stateful:\n            layer.reset_states()", "        pass", REFERENCE),
     "a stateful reference that forgets taken as a proof": ("reference.py", "if len(ends) > 1 and all(", "if False and all(", REFERENCE),

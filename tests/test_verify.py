@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 import stepstream
-from make import dense, model_of, question, random, recurrent
+from make import dense, model_of, question, random, recurrent, windowed
 from stepstream.errors import ContractError
 from stepstream.ops.executor import NumpyExecutor
-from stepstream.testing import verify_contract
+from stepstream.testing import positions_of, verify_contract
 
 X = np.random.default_rng(8).normal(size=(3, 7, 3)).astype(np.float32)
 
@@ -57,6 +57,31 @@ def test_float32_that_drifts_apart_is_said_to_be_ill_conditioned():
     result = model.verify(x, double)
     assert result.ok, result
     assert "ill-conditioned" in str(result.checks[-1])
+
+
+def test_a_long_window_is_compared_at_some_positions_and_says_so(monkeypatch):
+    passes, last = [], NumpyExecutor.last
+    monkeypatch.setattr(NumpyExecutor, "last", lambda self, x, *mask: passes.append(x) or last(self, x, *mask))
+    result = windowed(120).verify()
+    assert result.ok, result
+    assert len(passes) < 300
+    assert "the whole pass at 53 positions" in str(result)
+    assert "compared with the whole pass at 53 of 120 positions" in str(result)
+    assert {0, 119, 120, 121} <= set(positions_of(122))
+    assert "positions:" not in str(windowed(7).verify())
+
+
+def test_a_step_that_fails_at_the_end_of_a_long_window_is_found(monkeypatch):
+    step, n = NumpyExecutor.step, 60
+
+    def late(self, x, state, mask=None):
+        ys, rows = step(self, x, state, mask)
+        seen = state[:, 8:9]  # behind h and c
+        return tuple(y + np.float32(1e-3) * (seen == n - 1) for y in ys), rows
+
+    monkeypatch.setattr(NumpyExecutor, "step", late)
+    with pytest.raises(ContractError, match=r"step equals whole:.*at position 59"):
+        verify_contract(windowed(n))
 
 
 @pytest.mark.parametrize(

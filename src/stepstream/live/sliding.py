@@ -153,21 +153,29 @@ class Recompute(SlidingExecutor):
         return np.zeros((streams, self.state_size), self.inner.initial_state(0).dtype)
 
     def step(self, x: Array, state: Array, mask: Array | None = None) -> tuple[tuple[Array, ...], Array]:
+        new = self.keep(x, state, mask)
+        return self._answers(new), new
+
+    def keep(self, x: Array, state: Array, mask: Array | None = None) -> Array:
+        """The new state alone, without the answers, which cost a whole pass."""
         n, f = self.n, self.features
         kept = np.ones(len(x)) if mask is None else mask
-        window = np.concatenate([state[:, f : n * f], x], axis=1, dtype=state.dtype)  # (s, n * f)
-        masks = np.concatenate([state[:, n * f + 1 : n * f + n], kept[:, None]], axis=1, dtype=state.dtype)  # (s, n)
-        count = self.next_count(state)
-        seen = self.seen(count)
+        parts = [state[:, f : n * f], x, state[:, n * f + 1 : n * f + n], kept[:, None]]
+        return np.concatenate([*parts, self.wrapped(self.next_count(state))], axis=1, dtype=state.dtype)
+
+    def _answers(self, state: Array) -> tuple[Array, ...]:
+        n, f = self.n, self.features
+        window, masks = state[:, : n * f], state[:, n * f : n * f + n]
+        seen = self.seen(state[:, -1].astype(np.int64))
         outputs: list[Array] = []
         for length in np.unique(seen):
             chosen = seen == length
             keep = masks[chosen, n - length :] > 0
             last = self.inner.last(window[chosen].reshape(-1, n, f)[:, n - length :], None if keep.all() else keep)
-            outputs = outputs or [np.empty((len(x), y.shape[1]), y.dtype) for y in last]
+            outputs = outputs or [np.empty((len(state), y.shape[1]), y.dtype) for y in last]
             for y, part in zip(outputs, last, strict=True):
                 y[chosen] = part
-        return tuple(outputs), np.concatenate([window, masks, self.wrapped(count)], axis=1, dtype=state.dtype)
+        return tuple(outputs)
 
 
 class States(SlidingExecutor):
