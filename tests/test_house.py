@@ -1,8 +1,10 @@
 """The house plan: imports point down only, nothing imports the command line, and importing is light."""
 
 import ast
+import re
 import subprocess
 import sys
+from collections import Counter
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -82,6 +84,14 @@ def test_other_packages_stay_in_their_rooms():
     for name, found in house().items():
         for module in {m.partition(".")[0] for m in found} - sys.stdlib_module_names - {"numpy", "stepstream"}:
             assert any(name.startswith(room) for room in OUTSIDE[module]), f"{name} imports {module}"
+
+
+def test_private_names_are_used():
+    sources = [path.read_text(encoding="utf-8") for path in ROOT.rglob("*.py")]
+    words = Counter(re.findall(r"\w+", "".join(sources)))
+    defined = re.findall(r"^ *(?:def |class |)(_[a-zA-Z]\w*(?<!_))(?=\(|:| = )", "\n".join(sources), re.MULTILINE)
+    assert len(defined) > 100
+    assert not [name for name in defined if words[name] == 1]
 
 
 def test_import_loads_no_framework():

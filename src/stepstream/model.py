@@ -171,11 +171,6 @@ class Model:
         return tuple(self._specs[source].shape[0] for _, source in self.reading.graph.outputs)
 
     @cached_property
-    def indices(self) -> int | None:
-        """For a model that starts with an Embedding: how many indices it knows; else None."""
-        return self.index_columns.get(0)
-
-    @cached_property
     def index_columns(self) -> Mapping[int, int]:
         """Column of a sample -> how many indices the Embedding that takes it knows."""
         out: dict[int, int] = {}

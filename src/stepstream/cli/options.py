@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 
 from stepstream.errors import InputError
-from stepstream.formats import hdf5, json_text, limits
+from stepstream.formats import json_text, limits
+from stepstream.formats.files import regular_file
 from stepstream.model import Model, load
 
 ModelArgument = Annotated[Path, typer.Argument(help="A .keras or .h5 file.", show_default=False)]
@@ -52,7 +53,7 @@ def names_of(option: str, text: str | None, count: int | None = None) -> list[st
 def read_scale(path: Path) -> tuple[list[float], list[float]]:
     """(mean, std) from a JSON file; raises InputError."""
     try:
-        with hdf5.regular_file(path) as file:
+        with regular_file(path) as file:
             data = file.read(limits.MAX_SCALE_BYTES + 1)
     except OSError as e:
         raise InputError(f"{path}: {e.strerror or e}") from e

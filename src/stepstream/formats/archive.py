@@ -18,7 +18,7 @@ from typing import BinaryIO, final
 
 from stepstream.errors import ModelFileError
 from stepstream.formats import limits
-from stepstream.formats.hdf5 import inflate, regular_file
+from stepstream.formats.files import inflate, regular_file
 from stepstream.formats.hdf5_meter import Refused
 
 SIGNATURE = b"PK\x03\x04"

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import io
 import math
-import stat
 import struct
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +21,7 @@ import numpy as np
 
 from stepstream.errors import ModelFileError, StepstreamError
 from stepstream.formats import limits
+from stepstream.formats.files import inflate, regular_file
 from stepstream.formats.hdf5_meter import Meter, Refused, boundary
 from stepstream.graph.ir import Array
 
@@ -48,17 +47,6 @@ def opened(
         raise error(f"{where}: {str(e)[: limits.MAX_MESSAGE]}") from e
     except OSError as e:
         raise error(f"{where}: {e.strerror or e}") from e
-
-
-def regular_file(path: str | Path) -> BinaryIO:
-    """A file open for reading. A pipe or a device might never end. Raises OSError."""
-    try:
-        regular = stat.S_ISREG(Path(path).stat().st_mode)
-    except ValueError as e:  # a NUL in its name
-        raise OSError(str(e)) from e
-    if not regular:
-        raise OSError("expected a file, got a folder, a pipe or a device")
-    return open(path, "rb")
 
 
 class _File:
@@ -327,20 +315,6 @@ def _unpack(data: bytes, filters: tuple[int, ...], size: int, item: int) -> byte
     if len(data) != size:
         raise Refused(f"expected a chunk of {size} bytes, got {len(data)}")
     return data
-
-
-def inflate(data: bytes, most: int, window: int) -> bytes:
-    """Deflated bytes, at most so many: a bomb is stopped while it goes off. window: as in zlib. Raises Refused."""
-    stream = zlib.decompressobj(window)
-    try:
-        out = stream.decompress(data, most + 1)
-    except zlib.error as e:
-        raise Refused(f"expected deflated data, got damaged ones ({e}); copy the file again") from e
-    if len(out) > most:
-        raise Refused(f"expected at most {most} bytes after unpacking, got more; save the model without compression")
-    if not stream.eof or stream.unused_data:
-        raise Refused("expected deflated data with an end, got them cut off or with something behind")
-    return out
 
 
 def _fletcher32(data: bytes) -> tuple[int, int]:

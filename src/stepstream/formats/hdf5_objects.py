@@ -19,7 +19,6 @@ from pyfive.dataobjects import DataObjects
 from stepstream.formats import limits
 from stepstream.formats.hdf5_meter import Meter, Refused
 
-_UNDEFINED = 2**64 - 1
 _SPACE, _TYPE, _EXTERNAL, _LAYOUT, _ATTRIBUTE = 1, 3, 7, 8, 12  # header messages, IV.A.2
 _GROUP = {2, 6, 10, 17}  # link info, link, group info, symbol table
 GZIP, SHUFFLE, FLETCHER32 = 1, 2, 3

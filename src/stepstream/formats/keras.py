@@ -15,6 +15,7 @@ import numpy as np
 
 from stepstream.errors import InputError, ModelFileError
 from stepstream.formats import archive, hdf5, json_text, keras_h5, limits
+from stepstream.formats.files import regular_file
 from stepstream.formats.keras_build import Writer
 from stepstream.formats.keras_model import UNKNOWN_KERAS_3, assemble
 from stepstream.formats.keras_places import Archive, Live
@@ -60,7 +61,7 @@ def _read_file(path: Path, architecture: str | Path | None) -> Reading:
 
 def _head(path: Path) -> bytes:
     try:
-        with hdf5.regular_file(path) as f:
+        with regular_file(path) as f:
             return f.read(8)
     except OSError as e:
         raise ModelFileError(f"{path}: {e.strerror or e}") from e
@@ -70,7 +71,7 @@ def _architecture(source: str | Path) -> dict[str, Any]:
     if isinstance(source, str) and source.lstrip().startswith("{"):
         return json_text.parse_model(source, "architecture")
     _head(Path(source))
-    with hdf5.regular_file(source) as f:
+    with regular_file(source) as f:
         return json_text.parse_model(f.read(limits.MAX_JSON_BYTES + 1), f"{source}: architecture")
 
 

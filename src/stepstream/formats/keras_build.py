@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from stepstream.errors import GraphError, ModelFileError
+from stepstream.errors import ModelFileError
 from stepstream.graph.ir import MASK, Array, Node, TensorSpec, TimeRole
 from stepstream.graph.streamable import Blocker
 from stepstream.graph.validate import infer
@@ -234,9 +234,3 @@ def role_of(layer: Layer, xs: Sequence[Tensor]) -> TimeRole:
             "merge sequences with sequences, or latest values with latest values; retrain",
         )
     return next(r for r in TimeRole if r in roles)
-
-
-__all__ = [
-    "Array", "Blocked", "Builder", "Config", "GraphError", "Layer", "Place", "Tensor", "Writer", "array", "plain",
-    "role_of", "vector",
-]  # fmt: skip

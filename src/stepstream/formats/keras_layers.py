@@ -13,8 +13,8 @@ import numpy as np
 from stepstream.formats import keras_activation as activations
 from stepstream.formats import keras_conv, keras_merge, keras_recurrent
 from stepstream.formats.keras_activation import activation
-from stepstream.formats.keras_build import Array, Blocked, Builder, Layer, Tensor, array, vector
-from stepstream.graph.ir import TimeRole
+from stepstream.formats.keras_build import Blocked, Builder, Layer, Tensor, array, vector
+from stepstream.graph.ir import Array, TimeRole
 from stepstream.graph.streamable import REASONS, blocker
 
 IDENTITIES = {
@@ -221,5 +221,5 @@ LAYERS: dict[str, Converter] = {
     },
     **{f"ZeroPadding{n}D": keras_conv.zero_padding for n in (1, 2, 3)},
 }
-# blocked wherever they stand, or where they meet time
+# what is dropped as doing nothing must not have a reason to block
 assert not set(REASONS) & IDENTITIES

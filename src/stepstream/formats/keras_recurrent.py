@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from stepstream.formats.keras_activation import activation
-from stepstream.formats.keras_build import Array, Blocked, Builder, Layer, Tensor, array
+from stepstream.formats.keras_build import Blocked, Builder, Layer, Tensor, array
 from stepstream.formats.keras_places import is_custom
-from stepstream.graph.ir import TimeRole, state_ref
+from stepstream.graph.ir import Array, TimeRole, state_ref
 from stepstream.graph.streamable import Blocker
 
 OPS = {

@@ -20,6 +20,7 @@ from stepstream.graph.ir import Array, Graph, StateSlot, TimeRole
 from stepstream.graph.validate import validate
 from stepstream.live.state import Executor
 from stepstream.ops import REGISTRY
+from stepstream.ops.executor import unpacked
 
 MAX_SAMPLES = 1_000_000  # in a window: counts stay exact in float32
 MAX_STATE_FLOATS = 2**26  # of one stream: 256 MiB
@@ -79,8 +80,6 @@ def cheaper(executor: Whole, n: int, stride: int = 1) -> str:
 class SlidingExecutor(ABC):
     """An executor around an executor. Its last slot counts the stream's samples, and wraps where the ring does."""
 
-    by: str
-
     def __init__(self, executor: Whole, n: int, stride: int, slots: list[tuple[str, StateSlot]], period: int) -> None:
         self.inner, self.n, self.stride, self.period = executor, n, stride, period
         self.arithmetic_id = executor.arithmetic_id
@@ -126,11 +125,7 @@ class SlidingExecutor(ABC):
 
     def unpack(self, row: Array) -> dict[tuple[str, str], Array]:
         """A row (state_size,) as {(node id, slot name): array}."""
-        out, at = {}, 0
-        for node, slot in self.slots:
-            out[node, slot.name] = row[at : at + slot.size].reshape(slot.shape).copy()
-            at += slot.size
-        return out
+        return unpacked(self.slots, row)
 
     def pack(self, slots: Mapping[tuple[str, str], Array]) -> Array:
         """The inverse of `unpack`."""
@@ -140,8 +135,6 @@ class SlidingExecutor(ABC):
 
 class Recompute(SlidingExecutor):
     """The last n samples, oldest first, and the whole model on them; zeros where none has come yet."""
-
-    by = "recompute"
 
     def __init__(self, executor: Whole, n: int, stride: int) -> None:
         own = self.own_node(executor)
@@ -180,8 +173,6 @@ class Recompute(SlidingExecutor):
 
 class States(SlidingExecutor):
     """A ring of k = ceil(n / stride) states. State m starts at sample m * stride, counted from 0, in place m % k."""
-
-    by = "states"
 
     def __init__(self, executor: Whole, n: int, stride: int) -> None:
         self.states = k = -(-n // stride)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -15,6 +15,15 @@ from stepstream.ops.op import State
 ARITHMETIC_ID = "numpy-1"
 
 Values = dict[str, Array | None]
+
+
+def unpacked(slots: Iterable[tuple[str, StateSlot]], row: Array) -> dict[tuple[str, str], Array]:
+    """A flat state row (state_size,) as {(node id, slot): array}, copied."""
+    out, at = {}, 0
+    for node, slot in slots:
+        out[node, slot.name] = row[at : at + slot.size].reshape(slot.shape).copy()
+        at += slot.size
+    return out
 
 
 class NumpyExecutor:
@@ -138,11 +147,7 @@ class NumpyExecutor:
 
     def unpack(self, row: Array) -> dict[tuple[str, str], Array]:
         """A flat state row (state_size,) as {(node id, slot): array}."""
-        out, at = {}, 0
-        for node, slot in self.slots:
-            out[node, slot.name] = row[at : at + slot.size].reshape(slot.shape).copy()
-            at += slot.size
-        return out
+        return unpacked(self.slots, row)
 
     def pack(self, slots: Mapping[tuple[str, str], Array]) -> Array:
         """The inverse of `unpack`."""
