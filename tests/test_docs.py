@@ -95,6 +95,14 @@ def test_generated_pages_are_current():
         assert path.read_text(encoding="utf-8") == text, f"{path} is old: run python docs/generate.py"
 
 
+def test_contributing_says_what_the_scripts_in_bench_need():
+    contributing = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    needs = [re.search(r"pip install [\w -]+\w", path.read_text(encoding="utf-8")) for path in ROOT.glob("bench/*.py")]
+    assert len([need for need in needs if need]) >= 2
+    for need in needs:
+        assert need is None or need[0] in contributing
+
+
 def test_ci_runs_the_commands_of_the_readme():
     """`sh` blocks install packages, so they are for CI, in environments of their own."""
     ci = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
