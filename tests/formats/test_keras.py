@@ -272,3 +272,33 @@ def test_files_that_are_no_models(tmp_path, content):
 def test_a_missing_file_is_named():
     with pytest.raises(stepstream.ModelFileError, match="nowhere"):
         stepstream.load("nowhere.keras")
+
+
+def stateful(keras, time, *behind):
+    layers = keras.layers
+    keras.utils.set_random_seed(2)
+    x = layers.Input(batch_shape=(1, time, 3))
+    y = layers.LSTM(4, return_sequences=True, stateful=True)(x)
+    for layer in behind:
+        y = layer(y)
+    return keras.Model(x, layers.Dense(2)(y))
+
+
+def test_flatten_of_one_sample_keeps_the_state_of_a_stateful_layer(keras):
+    layers = keras.layers
+    x = np.random.default_rng(3).normal(size=(5, 3)).astype(np.float32)
+    for behind in ([layers.Flatten()], [layers.Reshape((4,)), layers.BatchNormalization(axis=1)]):
+        original = stateful(keras, 1, *behind)
+        model = stepstream.load(original)
+        assert model.window_length is None
+        expected = [np.asarray(original(sample[None, None]))[0] for sample in x]  # call by call
+        np.testing.assert_allclose(model.stream("carry").steps(x), expected, atol=1e-6)
+        assert model.run(x[None]).shape == (1, 2)
+        assert model.verify().ok
+
+
+def test_flatten_of_windows_that_continue_one_another_blocks(keras):
+    (blocker,) = stepstream.load(stateful(keras, 3, keras.layers.Flatten(name="flat"))).check().blockers
+    assert blocker.layer == "flat"
+    assert "windows of 3 samples" in blocker.reason
+    assert "stateful=False" in blocker.remedy

@@ -71,7 +71,7 @@ class _Reader:
         if not blockers:
             graph = Graph(tuple(specs), tuple(self.build.nodes), tuple((n, t.id or "") for n, t in outputs))
             kinds = {name: info.kind for name, info in self.layers.items()}
-            graph, blockers = unfold(graph, kinds)
+            graph, blockers = unfold(graph, kinds, self.stateful)
         if graph is not None:
             validate(graph)
         known = None if self.stateful or length is None or length < 2 else length
