@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import types
 import warnings
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 import stepstream
+from stepstream.formats import keras as keras_format
 
 HERE = Path(__file__).parent
 
@@ -202,6 +204,45 @@ def test_an_own_activation_called_relu_is_told_apart_in_memory(keras):
     assert "relu" in blocker.reason
 
 
+def test_own_activations_by_another_name_of_keras_activations_are_named(keras, tmp_path):
+    """Keras writes its own by the names silu and hard_silu alone, and a user's as an object."""
+
+    def swish(x):
+        return x * keras.ops.sigmoid(3.0 * x)
+
+    def hard_swish(x):
+        return 2 * x
+
+    layers = keras.layers
+    cell = layers.RNN(layers.LSTMCell(2, activation=swish), return_sequences=True, name="cell")
+    own = [cell, layers.Dense(2, activation=swish, name="a"), layers.Activation(hard_swish, name="b")]
+    model = keras.Sequential([layers.Input((7, 3)), *own, layers.Dense(2, activation="swish")])
+    model.save(tmp_path / "model.keras")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model.save(tmp_path / "model.h5")
+    for source in (model, tmp_path / "model.keras", tmp_path / "model.h5"):
+        blockers = stepstream.load(source).check().blockers
+        assert [b.layer for b in blockers] == ["cell", "a", "b"]
+        assert "swish" in blockers[0].reason
+
+
+def test_activations_that_keras_2_takes_from_tensorflow_are_its_own():
+    """TensorFlow is not imported here: this is how tf_keras has them."""
+    relu6, other, own = (types.FunctionType((lambda x: x).__code__, {}) for _ in range(3))
+    relu6.__module__ = other.__module__ = "tensorflow.python.ops.nn_ops"
+
+    def get(name):
+        if name != "relu6":
+            raise ValueError(name)
+        return relu6
+
+    framework = types.SimpleNamespace(activations=types.SimpleNamespace(get=get))
+    assert not keras_format._is_own(relu6, "relu6", framework)
+    for function, name in ((other, "relu6"), (relu6, "relu"), (own, "relu6")):
+        assert keras_format._is_own(function, name, framework)
+
+
 def test_operations_and_options_of_calls_are_named(keras):
     layers = keras.layers
     x = layers.Input((7, 3))
@@ -260,6 +301,26 @@ def test_subclassed_models_are_refused(keras):
     for model in (Own(), Twice([keras.layers.Input((7, 3)), keras.layers.LSTM(2)])):
         with pytest.raises(stepstream.InputError, match="Functional"):
             stepstream.load(model)
+
+
+def test_subclasses_without_a_call_of_their_own_are_read_from_memory(keras, tmp_path):
+    layers = keras.layers
+
+    class Own(keras.Model):
+        def __init__(self):
+            a, b = layers.Input((7, 3), name="a"), layers.Input((7, 2), name="b")
+            super().__init__({"a": a, "b": b}, layers.LSTM(2)(layers.Concatenate()([a, b])))
+
+    class Chain(keras.Sequential):
+        def __init__(self):
+            super().__init__([layers.Input((7, 3)), layers.LSTM(2)])
+
+    for model in (Own(), Chain()):
+        result = stepstream.load(model).verify(reference=model)
+        assert result.ok, result
+    Own().save(tmp_path / "model.keras")
+    with pytest.raises(stepstream.ModelFileError, match=r"'Own'.*save keras.Model\(model.inputs, model.outputs\)"):
+        stepstream.load(tmp_path / "model.keras")
 
 
 @pytest.mark.parametrize("content", [b"", b"hello", b"PK\x03\x04garbage", b"\x89HDF\r\n\x1a\ngarbage"])

@@ -56,7 +56,10 @@ class _Reader:
 
     def read(self, config: Entry, place: Place, provenance: Provenance) -> Reading:
         if config["class_name"] not in MODELS or is_custom(config):
-            raise ModelFileError(f"expected a Sequential or Functional model, got {config['class_name']!r}")
+            raise ModelFileError(
+                f"expected a Sequential or Functional model, got {config['class_name']!r}, whose layers only its code "
+                "knows; save keras.Model(model.inputs, model.outputs), or rebuild it with the Functional API"
+            )
         found = inputs_of(config)
         length = self._lengths(found)
         self.build.time = length
