@@ -243,6 +243,48 @@ def test_activations_that_keras_2_takes_from_tensorflow_are_its_own():
         assert keras_format._is_own(function, name, framework)
 
 
+def test_a_reshape_that_takes_time_away_is_named_not_the_layer_that_misses_it(keras):
+    layers = keras.layers
+    chain = [layers.Reshape((6,), name="flat"), layers.Embedding(9, 4), layers.Dropout(0.1), layers.LSTM(3)]
+    (blocker,) = stepstream.load(keras.Sequential([layers.Input((6, 1)), *chain])).check().blockers
+    assert blocker.layer == "flat"
+
+
+@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.parametrize("second", ["LSTMCell", "GRUCell"])
+def test_the_weights_of_a_frozen_cell_come_last_in_hdf5(keras, tmp_path, nested, second):
+    layers = keras.layers
+    keras.utils.set_random_seed(3)
+    rnn = layers.RNN([layers.LSTMCell(3), getattr(layers, second)(3), layers.LSTMCell(3)])
+    rnn.cell.cells[0].trainable = False
+    model = keras.Sequential([layers.Input((7, 3)), rnn, layers.Dense(1)])
+    model = keras.Sequential([layers.Input((7, 3)), model]) if nested else model
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model.save(tmp_path / "model.h5")
+    assert stepstream.load(tmp_path / "model.h5").fingerprint == stepstream.load(model).fingerprint
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_lora_is_merged_in_an_archive_and_named_elsewhere(keras, tmp_path, nested):
+    layers = keras.layers
+    dense = layers.Dense(4, name="adapted")
+    model = keras.Sequential([layers.Input((7, 3)), dense, layers.LSTM(2)])
+    dense.enable_lora(2)
+    dense.lora_kernel_b.assign(np.ones((2, 4), np.float32))
+    model = keras.Sequential([layers.Input((7, 3)), model]) if nested else model
+    model.save(tmp_path / "model.keras")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model.save(tmp_path / "model.h5")
+    assert stepstream.load(tmp_path / "model.keras").verify(reference=model).ok
+    for source in (model, tmp_path / "model.h5"):
+        (blocker,) = stepstream.load(source).check().blockers
+        assert blocker.layer.endswith("adapted")
+        assert "LoRA" in blocker.reason
+        assert ".keras" in blocker.remedy
+
+
 def test_operations_and_options_of_calls_are_named(keras):
     layers = keras.layers
     x = layers.Input((7, 3))

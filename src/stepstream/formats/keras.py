@@ -5,6 +5,7 @@ A `.keras` file is a zip of metadata.json, config.json and model.weights.h5 (Ker
 
 from __future__ import annotations
 
+import codecs
 import json
 import sys
 from collections.abc import Mapping
@@ -68,11 +69,16 @@ def _head(path: Path) -> bytes:
 
 
 def _architecture(source: str | Path) -> dict[str, Any]:
-    if isinstance(source, str) and source.lstrip().startswith("{"):
-        return json_text.parse_model(source, "architecture")
+    if not isinstance(source, str | Path):
+        raise InputError(
+            f"architecture: expected what model.to_json() wrote, as a path or as text, got {type(source).__name__}"
+        )
+    if isinstance(source, str) and (text := source.removeprefix("\ufeff").lstrip()).startswith("{"):
+        return json_text.parse_model(text, "architecture")
     _head(Path(source))
     with hdf5.regular_file(source) as f:
-        return json_text.parse_model(f.read(limits.MAX_JSON_BYTES + 1), f"{source}: architecture")
+        data = f.read(limits.MAX_JSON_BYTES + 1).removeprefix(codecs.BOM_UTF8)  # as some editors on Windows write it
+        return json_text.parse_model(data, f"{source}: architecture")
 
 
 def _read_archive(path: Path) -> Reading:

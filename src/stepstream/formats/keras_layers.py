@@ -129,10 +129,11 @@ def _flatten(layer: Layer, build: Builder, xs: list[Tensor]) -> list[Tensor]:
 
 def _joined(layer: Layer, build: Builder, x: Tensor) -> Tensor:
     """All samples of a window in one vector."""
+    joins = replace(blocker(layer.name, "Flatten"), kind=layer.kind)
     if build.time is None:
-        raise Blocked(replace(blocker(layer.name, "Flatten"), kind=layer.kind))
+        raise Blocked(joins)
     y = build.add(layer, "flatten", [x], {"n": build.time})
-    return replace(y, shape=(build.time * _size(x),), role=TimeRole.LATEST, mask=None)
+    return replace(y, shape=(build.time * _size(x),), role=TimeRole.LATEST, mask=None, made_by=joins)
 
 
 def _size(x: Tensor) -> int:
