@@ -285,6 +285,32 @@ def test_lora_is_merged_in_an_archive_and_named_elsewhere(keras, tmp_path, neste
         assert ".keras" in blocker.remedy
 
 
+def test_several_indices_beside_a_stream_have_no_time_unless_they_are_as_long(keras):
+    layers = keras.layers
+
+    def model(time, indices, mask=False):
+        main, cats = layers.Input((time, 4), name="main"), layers.Input((indices,), name="cats", dtype="int32")
+        e = layers.Flatten()(layers.Embedding(10, 2, mask_zero=mask)(cats))
+        return keras.Model([main, cats], layers.Dense(1)(layers.Concatenate()([layers.LSTM(5)(main), e])))
+
+    for time, indices, assumed in ((None, 3, "taken to have no time"), (7, 3, None), (7, 7, "taken for a stream")):
+        original = model(time, indices)
+        ours = stepstream.load(original)
+        static = indices == 3
+        assert {r.layer: r.role for r in ours.check().rows}["cats"] == ("static" if static else "sequence")
+        assert ours.training_length == time
+        notes = [n for n in ours.check().notes if "'cats'" in n]
+        assert len(notes) == (assumed is not None)
+        assert all(assumed in n for n in notes)
+        result = ours.verify(reference=original)
+        assert result.ok, result
+    stream = stepstream.load(model(None, 3)).stream("carry")
+    assert isinstance(stream.step({"main": [1, 2, 3, 4], "cats": [1, 9, 4]}), float)
+    with pytest.warns(UserWarning, match="mask"):
+        masked = model(7, 3, mask=True)
+    assert "mask_zero" in stepstream.load(masked).check().blockers[0].reason
+
+
 def test_operations_and_options_of_calls_are_named(keras):
     layers = keras.layers
     x = layers.Input((7, 3))

@@ -45,10 +45,11 @@ def _embedding(layer: Layer, build: Builder, xs: list[Tensor]) -> list[Tensor]:
     (x,) = xs
     y = build.add(layer, "embedding", [x], {}, layer.named_weights("table"))
     mask = None
-    if layer.config.get("mask_zero") and x.role is TimeRole.SEQUENCE and x.id is not None:
-        if x.shape:
+    if layer.config.get("mask_zero") and x.id is not None and not build.timeless:
+        if x.shape and (x.role is TimeRole.SEQUENCE or _size(x) > 1):  # a mask over them, which poolings look at
             raise layer.block("mask_zero=True with several indices a sample", "use one index a sample; retrain")
-        mask = build.mask(layer, "mask_differs", [x.id], {"value": 0.0})
+        if x.role is TimeRole.SEQUENCE:
+            mask = build.mask(layer, "mask_differs", [x.id], {"value": 0.0})
     return [replace(y, mask=mask, shape=(*x.shape, layer.config["output_dim"]) if y.id is None else y.shape)]
 
 

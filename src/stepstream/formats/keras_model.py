@@ -70,6 +70,7 @@ class _Reader:
         notes = [
             f"the file's {p} policy runs in float32" for p in sorted(self.policies - {"float32", "int32", "int64", ""})
         ]
+        notes += [i.note for i in found if i.note]
         blockers, graph = list(self.blockers.values()), None
         if not blockers:
             graph = Graph(tuple(specs), tuple(self.build.nodes), tuple((n, t.id or "") for n, t in outputs))
