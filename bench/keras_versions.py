@@ -1,6 +1,6 @@
 """Networks built and saved by tf-keras, where the meanings of Keras 2 live on, read here and compared with its answers.
 
-Each is saved as HDF5, as an archive, and as weights beside the architecture; all three must give tf-keras' own numbers.
+Each is read from memory, HDF5, an archive, and weights beside the architecture; all must give tf-keras' own numbers.
 Needs `pip install tf-keras tensorflow-cpu`.  python bench/keras_versions.py
 """
 
@@ -50,6 +50,7 @@ def networks() -> Iterator[tuple[str, Callable[[], keras.Model]]]:
         ),
     )
     yield "cells", chain(layers.RNN(layers.StackedRNNCells([layers.LSTMCell(4), layers.GRUCell(3)])))
+    yield "functions of TensorFlow", chain(layers.GRU(4), layers.Dense(9, "relu6"), layers.Dense(2, "leaky_relu"))
     yield "Masking", chain(layers.Masking(), layers.LSTM(4, return_sequences=True), layers.GRU(3), layers.Dense(1))
     yield "Flatten", chain(layers.LSTM(4, return_sequences=True), layers.Flatten(), layers.Dense(2, "sigmoid"))
 
@@ -93,6 +94,7 @@ def samples() -> np.ndarray:
 
 
 def read(model: keras.Model, folder: Path) -> Iterator[tuple[str, stepstream.Model]]:
+    yield "in memory", stepstream.load(model)
     for name in ("whole.h5", "whole.keras"):
         model.save(folder / name)
         yield name, stepstream.load(folder / name)

@@ -83,13 +83,24 @@ def layers() -> Iterator[str]:
     yield f"- **Activations**, by name or as a layer: {_names(sorted(ACTIVATIONS))}."
     yield from ("", "Options of these layers that mix samples of different times (`go_backwards`, an `axis` over time,")
     yield "`mask_zero`, ...) block, each with a reason of its own."
-    yield from ("", "## What blocks, and what to do", "", "| layer | why | remedy |", "| --- | --- | --- |")
+    yield from ("", STREAMS)
+    yield from ("## What blocks, and what to do", "", "| layer | why | remedy |", "| --- | --- | --- |")
     grouped: dict[tuple[str, str], list[str]] = {}
     for name, reason in REASONS.items():
         grouped.setdefault(reason, []).append(name)
     for (reason, remedy), names in grouped.items():
         yield f"| {_names(names)} | {reason} | {remedy} |"
     yield from ("", "Any other layer is unknown: nothing says how it computes, and no code from a file is ever run.")
+
+
+STREAMS = """## Which inputs are streams
+
+- Three axes or more, `(batch, time, ...)`: a stream.
+- Two axes, `(batch, features)`: no time; it accompanies every sample, and is the same in all of a stream.
+- Two axes into an `Embedding`: a stream of indices, `(batch, time)`. Beside a stream of samples it has no time, as
+  several categories have none, where its length is fixed and not that of the stream; with the stream's own length it is
+  taken for a stream. `check` notes what was assumed where both could be meant.
+"""
 
 
 def _names(names: list[str]) -> str:

@@ -195,6 +195,7 @@ EXAMPLES = {
     "mask_or": partial(masked, ("m", "mask_or", ["m0", "m1"], {}, {})),
     "where": partial(masked, ("m", "mask_and", ["m1"], {}, {}), zero=True),
     "repeat": repeated,
+    "latest": chain(recurrent("lstm", 3, 4), ("latest", {}, {}), dense(4, 2)),
     "position": windowed,
     "position_dense": partial(windowed, 12),
     **dict.fromkeys(("reshape", "transpose", "conv", "pool", "pad"), pictures),

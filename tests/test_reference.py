@@ -266,3 +266,19 @@ def test_a_reference_knows_nothing_of_the_scale():
     scaled = Model(replace(model.reading, graph=scale_input(model.reading.graph, *scale)))
     assert scaled.verify(X, reference=Other(model)).ok
     assert not scaled.verify(X, reference=Other(scaled)).ok
+
+
+@pytest.mark.parametrize("scale", [None, (1.0, 2.0)])
+def test_a_normalisation_of_the_model_is_no_scale(keras, scale):
+    """Only what load(scale=...) put in front is unknown to the reference."""
+    layers = keras.layers
+    x = layers.Input((None, 3))
+    first = layers.Normalization(mean=[1.0, 2, 3], variance=[4.0, 1, 2], name="scale")(x)
+    behind = layers.Normalization(mean=0.5, variance=4.0, axis=None)(layers.LSTM(4, return_sequences=True)(x))
+    inside = layers.TimeDistributed(layers.Normalization(mean=0.5, variance=4.0, axis=None))(x)
+    for y in (first, behind, inside):
+        model = keras.Model(x, layers.LSTM(4)(y))
+        ours = stepstream.load(model, scale=scale)
+        result = ours.verify(reference=model)
+        assert result.ok, result
+        assert [r.kind for r in ours.check().rows].count("(x - mean) / std") == (scale is not None)

@@ -140,10 +140,9 @@ def report(model: Model) -> Report:
         cost = op.multiply_adds(node, *(specs[i] for i in node.inputs))
         costs[node.layer] = costs.get(node.layer, 0) + cost
     layers = [(i.name, i.kind, i.spec) for i in reading.layers]
-    added = [(n.layer, "(x - mean) / std", specs[n.id]) for n in nodes if n.op == "standardise" and n.layer == n.id]
+    added = [(n.layer, "(x - mean) / std", specs[n.id]) for n in nodes if n.is_scale]
     at = sum(kind == "InputLayer" for _, kind, _ in layers[: 1 if layers else 0])
-    known = {name for name, *_ in layers}
-    layers[at:at] = [a for a in added if a[0] not in known]  # by load(scale=...)
+    layers[at:at] = added
     rows = [
         Row(
             name,

@@ -366,7 +366,7 @@ def _scaled(model: Model, x: Array) -> Array:
     """x as it comes out of `load(scale=...)`, of which the reference knows nothing."""
     x = x.copy()
     for node in model.graph.nodes:
-        if node.op == "standardise" and node.layer == node.id:
+        if node.is_scale:
             part = x[..., model.input_columns[node.inputs[0]]]
             part[:] = (part - node.weights["mean"].reshape(-1)) / node.weights["std"].reshape(-1)
     return x

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import types
 import warnings
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 import stepstream
+from stepstream.formats import keras as keras_format
 
 HERE = Path(__file__).parent
 
@@ -218,6 +220,113 @@ def test_an_own_activation_called_relu_is_told_apart_in_memory(keras):
     assert "relu" in blocker.reason
 
 
+def test_own_activations_by_another_name_of_keras_activations_are_named(keras, tmp_path):
+    """Keras writes its own by the names silu and hard_silu alone, and a user's as an object."""
+
+    def swish(x):
+        return x * keras.ops.sigmoid(3.0 * x)
+
+    def hard_swish(x):
+        return 2 * x
+
+    layers = keras.layers
+    cell = layers.RNN(layers.LSTMCell(2, activation=swish), return_sequences=True, name="cell")
+    own = [cell, layers.Dense(2, activation=swish, name="a"), layers.Activation(hard_swish, name="b")]
+    model = keras.Sequential([layers.Input((7, 3)), *own, layers.Dense(2, activation="swish")])
+    model.save(tmp_path / "model.keras")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model.save(tmp_path / "model.h5")
+    for source in (model, tmp_path / "model.keras", tmp_path / "model.h5"):
+        blockers = stepstream.load(source).check().blockers
+        assert [b.layer for b in blockers] == ["cell", "a", "b"]
+        assert "swish" in blockers[0].reason
+
+
+def test_activations_that_keras_2_takes_from_tensorflow_are_its_own():
+    """TensorFlow is not imported here: this is how tf_keras has them."""
+    relu6, other, own = (types.FunctionType((lambda x: x).__code__, {}) for _ in range(3))
+    relu6.__module__ = other.__module__ = "tensorflow.python.ops.nn_ops"
+
+    def get(name):
+        if name != "relu6":
+            raise ValueError(name)
+        return relu6
+
+    framework = types.SimpleNamespace(activations=types.SimpleNamespace(get=get))
+    assert not keras_format._is_own(relu6, "relu6", framework)
+    for function, name in ((other, "relu6"), (relu6, "relu"), (own, "relu6")):
+        assert keras_format._is_own(function, name, framework)
+
+
+def test_a_reshape_that_takes_time_away_is_named_not_the_layer_that_misses_it(keras):
+    layers = keras.layers
+    chain = [layers.Reshape((6,), name="flat"), layers.Embedding(9, 4), layers.Dropout(0.1), layers.LSTM(3)]
+    (blocker,) = stepstream.load(keras.Sequential([layers.Input((6, 1)), *chain])).check().blockers
+    assert blocker.layer == "flat"
+
+
+@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.parametrize("second", ["LSTMCell", "GRUCell"])
+def test_the_weights_of_a_frozen_cell_come_last_in_hdf5(keras, tmp_path, nested, second):
+    layers = keras.layers
+    keras.utils.set_random_seed(3)
+    rnn = layers.RNN([layers.LSTMCell(3), getattr(layers, second)(3), layers.LSTMCell(3)])
+    rnn.cell.cells[0].trainable = False
+    model = keras.Sequential([layers.Input((7, 3)), rnn, layers.Dense(1)])
+    model = keras.Sequential([layers.Input((7, 3)), model]) if nested else model
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model.save(tmp_path / "model.h5")
+    assert stepstream.load(tmp_path / "model.h5").fingerprint == stepstream.load(model).fingerprint
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_lora_is_merged_in_an_archive_and_named_elsewhere(keras, tmp_path, nested):
+    layers = keras.layers
+    dense = layers.Dense(4, name="adapted")
+    model = keras.Sequential([layers.Input((7, 3)), dense, layers.LSTM(2)])
+    dense.enable_lora(2)
+    dense.lora_kernel_b.assign(np.ones((2, 4), np.float32))
+    model = keras.Sequential([layers.Input((7, 3)), model]) if nested else model
+    model.save(tmp_path / "model.keras")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model.save(tmp_path / "model.h5")
+    assert stepstream.load(tmp_path / "model.keras").verify(reference=model).ok
+    for source in (model, tmp_path / "model.h5"):
+        (blocker,) = stepstream.load(source).check().blockers
+        assert blocker.layer.endswith("adapted")
+        assert "LoRA" in blocker.reason
+        assert ".keras" in blocker.remedy
+
+
+def test_several_indices_beside_a_stream_have_no_time_unless_they_are_as_long(keras):
+    layers = keras.layers
+
+    def model(time, indices, mask=False):
+        main, cats = layers.Input((time, 4), name="main"), layers.Input((indices,), name="cats", dtype="int32")
+        e = layers.Flatten()(layers.Embedding(10, 2, mask_zero=mask)(cats))
+        return keras.Model([main, cats], layers.Dense(1)(layers.Concatenate()([layers.LSTM(5)(main), e])))
+
+    for time, indices, assumed in ((None, 3, "taken to have no time"), (7, 3, None), (7, 7, "taken for a stream")):
+        original = model(time, indices)
+        ours = stepstream.load(original)
+        static = indices == 3
+        assert {r.layer: r.role for r in ours.check().rows}["cats"] == ("static" if static else "sequence")
+        assert ours.training_length == time
+        notes = [n for n in ours.check().notes if "'cats'" in n]
+        assert len(notes) == (assumed is not None)
+        assert all(assumed in n for n in notes)
+        result = ours.verify(reference=original)
+        assert result.ok, result
+    stream = stepstream.load(model(None, 3)).stream("carry")
+    assert isinstance(stream.step({"main": [1, 2, 3, 4], "cats": [1, 9, 4]}), float)
+    with pytest.warns(UserWarning, match="mask"):
+        masked = model(7, 3, mask=True)
+    assert "mask_zero" in stepstream.load(masked).check().blockers[0].reason
+
+
 def test_operations_and_options_of_calls_are_named(keras):
     layers = keras.layers
     x = layers.Input((7, 3))
@@ -278,6 +387,26 @@ def test_subclassed_models_are_refused(keras):
             stepstream.load(model)
 
 
+def test_subclasses_without_a_call_of_their_own_are_read_from_memory(keras, tmp_path):
+    layers = keras.layers
+
+    class Own(keras.Model):
+        def __init__(self):
+            a, b = layers.Input((7, 3), name="a"), layers.Input((7, 2), name="b")
+            super().__init__({"a": a, "b": b}, layers.LSTM(2)(layers.Concatenate()([a, b])))
+
+    class Chain(keras.Sequential):
+        def __init__(self):
+            super().__init__([layers.Input((7, 3)), layers.LSTM(2)])
+
+    for model in (Own(), Chain()):
+        result = stepstream.load(model).verify(reference=model)
+        assert result.ok, result
+    Own().save(tmp_path / "model.keras")
+    with pytest.raises(stepstream.ModelFileError, match=r"'Own'.*save keras.Model\(model.inputs, model.outputs\)"):
+        stepstream.load(tmp_path / "model.keras")
+
+
 @pytest.mark.parametrize("content", [b"", b"hello", b"PK\x03\x04garbage", b"\x89HDF\r\n\x1a\ngarbage"])
 def test_files_that_are_no_models(tmp_path, content):
     (tmp_path / "model.keras").write_bytes(content)
@@ -288,3 +417,33 @@ def test_files_that_are_no_models(tmp_path, content):
 def test_a_missing_file_is_named():
     with pytest.raises(stepstream.ModelFileError, match="nowhere"):
         stepstream.load("nowhere.keras")
+
+
+def stateful(keras, time, *behind):
+    layers = keras.layers
+    keras.utils.set_random_seed(2)
+    x = layers.Input(batch_shape=(1, time, 3))
+    y = layers.LSTM(4, return_sequences=True, stateful=True)(x)
+    for layer in behind:
+        y = layer(y)
+    return keras.Model(x, layers.Dense(2)(y))
+
+
+def test_flatten_of_one_sample_keeps_the_state_of_a_stateful_layer(keras):
+    layers = keras.layers
+    x = np.random.default_rng(3).normal(size=(5, 3)).astype(np.float32)
+    for behind in ([layers.Flatten()], [layers.Reshape((4,)), layers.BatchNormalization(axis=1)]):
+        original = stateful(keras, 1, *behind)
+        model = stepstream.load(original)
+        assert model.window_length is None
+        expected = [np.asarray(original(sample[None, None]))[0] for sample in x]  # call by call
+        np.testing.assert_allclose(model.stream("carry").steps(x), expected, atol=1e-6)
+        assert model.run(x[None]).shape == (1, 2)
+        assert model.verify().ok
+
+
+def test_flatten_of_windows_that_continue_one_another_blocks(keras):
+    (blocker,) = stepstream.load(stateful(keras, 3, keras.layers.Flatten(name="flat"))).check().blockers
+    assert blocker.layer == "flat"
+    assert "windows of 3 samples" in blocker.reason
+    assert "stateful=False" in blocker.remedy

@@ -174,6 +174,21 @@ def test_weights_alone_are_no_model(tmp_path):
         stepstream.load(path)
 
 
+def test_an_architecture_is_text_or_a_path_with_or_without_a_byte_order_mark(tmp_path):
+    def weights_alone(file):
+        del file.attrs["model_config"]
+        file["model_weights"].attrs["layer_names"] = list(file["model_weights"])
+
+    path, config = write_h5(tmp_path / "w.h5", spoil=weights_alone), entries(CONFIGS, "2.15.0")
+    text = "\ufeff" + json.dumps(config)
+    (tmp_path / "a.json").write_text(text, encoding="utf-8")
+    for given in (text, tmp_path / "a.json"):
+        assert stepstream.load(path, architecture=given).fingerprint == meant("hard_sigmoid_02").fingerprint
+    for wrong in (config, [config], 1, text.encode()):
+        with pytest.raises(stepstream.InputError, match=rf"architecture: .*to_json.*{type(wrong).__name__}"):
+            stepstream.load(path, architecture=wrong)
+
+
 def test_what_was_assumed_is_said(tmp_path):
     def notes(config=None, **options):
         model = stepstream.load(write_archive(tmp_path / "m.keras", config=config, **options))

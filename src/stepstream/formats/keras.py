@@ -5,9 +5,11 @@ A `.keras` file is a zip of metadata.json, config.json and model.weights.h5 (Ker
 
 from __future__ import annotations
 
+import codecs
 import json
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ import numpy as np
 from stepstream.errors import InputError, ModelFileError
 from stepstream.formats import archive, hdf5, json_text, keras_h5, limits
 from stepstream.formats.files import regular_file
+from stepstream.formats.keras_activation import ALIASES
 from stepstream.formats.keras_build import Writer
 from stepstream.formats.keras_model import UNKNOWN_KERAS_3, assemble
 from stepstream.formats.keras_places import Archive, Live
@@ -68,11 +71,16 @@ def _head(path: Path) -> bytes:
 
 
 def _architecture(source: str | Path) -> dict[str, Any]:
-    if isinstance(source, str) and source.lstrip().startswith("{"):
-        return json_text.parse_model(source, "architecture")
+    if not isinstance(source, str | Path):
+        raise InputError(
+            f"architecture: expected what model.to_json() wrote, as a path or as text, got {type(source).__name__}"
+        )
+    if isinstance(source, str) and (text := source.removeprefix("\ufeff").lstrip()).startswith("{"):
+        return json_text.parse_model(text, "architecture")
     _head(Path(source))
     with regular_file(source) as f:
-        return json_text.parse_model(f.read(limits.MAX_JSON_BYTES + 1), f"{source}: architecture")
+        data = f.read(limits.MAX_JSON_BYTES + 1).removeprefix(codecs.BOM_UTF8)  # as some editors on Windows write it
+        return json_text.parse_model(data, f"{source}: architecture")
 
 
 def _read_archive(path: Path) -> Reading:
@@ -98,25 +106,44 @@ def _read_model(model: Any) -> Reading:
     bases = [c for c in type(model).__mro__ if _is_keras(c)]
     if not bases:
         raise InputError(f"expected a path or a Keras model, got {type(model).__name__}")
-    version = str(getattr(sys.modules[bases[0].__module__.partition(".")[0]], "__version__", "3"))
+    framework = sys.modules[bases[0].__module__.partition(".")[0]]
+    version = str(getattr(framework, "__version__", "3"))
     base = next((c for c in bases if c.__name__ in {"Sequential", "Functional"}), None)
-    if base is None or type(model).call is not getattr(base, "call", None):
+    if base is None or any(getattr(type(model), n) is not getattr(base, n) for n in ("call", "__call__")):
         raise InputError(
             f"expected a Sequential or Functional model, got {type(model).__name__}, whose layers only its code knows; "
             "rebuild it with the Functional API"
         )
     # NumPy values in configurations become plain JSON, as in a file
-    config = json.loads(json.dumps({"class_name": base.__name__, "config": model.get_config()}, default=_plain))
-    _name_own_code(model, config, set())
+    config = json.loads(json.dumps({"class_name": base.__name__, "config": _config(model, base)}, default=_plain))
+    _name_own_code(model, config, set(), framework)
+    config.pop("registered_name", None)  # a subclass that leaves the call to Keras is no code of its own
     provenance = Provenance("in memory", f"Keras {version}")
     return assemble(config, Live(model), Writer.parse(version), provenance, "the model")
+
+
+def _config(model: Any, base: Any) -> Any:
+    """Of a subclass with a constructor of its own Keras tells nothing, but of the same layers without it."""
+    if base.__name__ == "Functional" and not _is_keras(type(model)):
+        model = base(model.input, model.output)
+    return base.get_config(model)
 
 
 def _is_keras(value: Any) -> bool:
     return str(getattr(value, "__module__", "")).partition(".")[0] in {"keras", "tf_keras"}
 
 
-def _name_own_code(layer: Any, entry: dict[str, Any], seen: set[int]) -> None:
+def _is_own(function: Any, name: str, framework: Any) -> bool:
+    """Whether a user wrote it. Keras 2 takes some of its activations from TensorFlow, and calls silu swish."""
+    if str(getattr(function, "__module__", "")).partition(".")[0] == "tensorflow":
+        for known in (name, ALIASES.get(name, name)):
+            with suppress(ValueError):  # a name that this Keras does not know
+                if framework.activations.get(known) is function:
+                    return False
+    return not _is_keras(function)
+
+
+def _name_own_code(layer: Any, entry: dict[str, Any], seen: set[int], framework: Any) -> None:
     """A user's own class or activation with a standard name: a file cannot always tell it from Keras', memory can.
 
     Layers that came before, in another model, are marked as in an archive.
@@ -129,17 +156,19 @@ def _name_own_code(layer: Any, entry: dict[str, Any], seen: set[int]) -> None:
         entry["registered_name"] = f"{type(layer).__module__}.{type(layer).__name__}"
     for key in ("activation", "recurrent_activation"):
         function = getattr(layer, key, None)
-        if isinstance(config.get(key), str) and callable(function) and not _is_keras(function):
-            config[key] = f"{function.__module__}.{config[key]}"
+        written = config.get(key)
+        name = written.get("config") if isinstance(written, dict) else written
+        if isinstance(name, str) and callable(function) and _is_own(function, name, framework):
+            config[key] = f"{function.__module__}.{name}"
     if isinstance(config.get("layer"), dict) and hasattr(layer, "layer"):
-        _name_own_code(layer.layer, config["layer"], seen)
+        _name_own_code(layer.layer, config["layer"], seen, framework)
     if isinstance(config.get("cell"), dict) and hasattr(layer, "cell"):
-        _name_own_code(layer.cell, config["cell"], seen)
+        _name_own_code(layer.cell, config["cell"], seen, framework)
     for key in ("layers", "cells"):
         own = {inner.name: inner for inner in getattr(layer, key, None) or []}
         for inner in config.get(key) or []:
             if inner["config"].get("name") in own:
-                _name_own_code(own[inner["config"]["name"]], inner, seen)
+                _name_own_code(own[inner["config"]["name"]], inner, seen, framework)
 
 
 def _plain(value: Any) -> Any:

@@ -20,7 +20,7 @@ ACTIVATIONS = {
     "log_softmax", "sparsemax", "glu",
 }  # fmt: skip
 OVER_FEATURES = {"softmax", "log_softmax", "sparsemax", "glu"}
-_ALIASES = {"swish": "silu", "hard_swish": "hard_silu"}
+ALIASES = {"swish": "silu", "hard_swish": "hard_silu"}
 CUSTOM = "a class of its own, of which only its code says how it computes, and no code from a file is ever run"
 
 
@@ -29,7 +29,12 @@ def activation(layer: Layer, key: str, default: str) -> dict[str, Any]:
     value = layer.config.get(key, default)
     if isinstance(value, Mapping):
         inner = value.get("config")
-        if isinstance(inner, str):  # a registered function by name
+        if isinstance(inner, str):  # a function by name: a user's, as Keras 3 writes its own as plain text
+            if layer.writer.keras >= 3:
+                raise layer.block(
+                    f"its {key} {inner!r} is a function of its own, and no code from a file is ever run",
+                    "use a standard activation; retrain",
+                )
             value = inner
         elif isinstance(inner, Mapping) and value.get("class_name") in OPTIONS and not value.get("registered_name"):
             return options(replace(layer, kind=value["class_name"], config=inner))
@@ -38,7 +43,7 @@ def activation(layer: Layer, key: str, default: str) -> dict[str, Any]:
         elif value.get("class_name") == "PReLU":
             raise layer.block("its activation has weights of its own", "put it into a layer of its own; retrain")
     value = "linear" if value is None else value
-    name = _ALIASES.get(value, value) if isinstance(value, str) else None
+    name = ALIASES.get(value, value) if isinstance(value, str) else None
     if name not in ACTIVATIONS:
         raise layer.block(
             f"unknown {key} {value!r}: no code from a file is ever run", "use a standard activation; retrain"

@@ -69,7 +69,7 @@ class Tensor:
     shape: tuple[int, ...]
     role: TimeRole
     mask: str | None = None
-    made_by: Blocker | None = None  # a layer that gave it a new axis: what to name where that axis is taken for time
+    made_by: Blocker | None = None  # of a layer that changed its axes: what to name where one is taken for time
 
     @property
     def rank(self) -> int:
@@ -121,6 +121,11 @@ class Layer:
     def named_weights(self, *names: str) -> dict[str, Array]:
         weights = self.weights
         if len(weights) != len(names):
+            if self.config.get("lora_rank") is not None:
+                raise self.block(
+                    "the matrices of LoRA are apart from its weights",
+                    "save it as .keras, which adds them to the weights",
+                )
             raise self.fail(
                 f"expected {len(names)} weights {list(names)}, "
                 f"got {len(weights)} of shapes {[w.shape for w in weights]}"
@@ -197,7 +202,8 @@ class Builder:
         self.nodes.append(node)
         spec = self.specs[node.id]
         role = TimeRole.STATIC if self.timeless else spec.role
-        return Tensor(node.id, spec.shape, role, xs[0].mask)
+        made_by = next((x.made_by for x in xs if x.made_by is not None), None)
+        return Tensor(node.id, spec.shape, role, xs[0].mask, made_by)
 
     def mask(self, layer: Layer, op: str, inputs: Sequence[str], params: Mapping[str, Any] | None = None) -> str:
         """A new mask."""

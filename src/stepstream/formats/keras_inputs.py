@@ -1,8 +1,9 @@
 """What goes into a Keras model: which inputs are streams, of what shape.
 
 An input of three axes or more is a stream, (batch, time, ...). One of two axes is a stream of indices, (batch, time),
-where it goes into an Embedding, and otherwise has no time and accompanies every sample; (batch, 1) into an Embedding
-beside other streams has no time either.
+where it goes into an Embedding, and otherwise has no time and accompanies every sample. Beside other streams (batch, 1)
+into an Embedding has no time either, and beside streams of samples nor has (batch, n) where n is not their length: it
+holds n categories. Where n is their length it is taken for a stream.
 
 Facts. The shape is `batch_shape` of the input layer (Keras 3), `batch_input_shape` of it or of the first layer (Keras 1
 and 2), `build_input_shape` of a Sequential model, or made of `input_dim` and `input_length` (Keras 1). A Sequential
@@ -27,7 +28,7 @@ Entry = Mapping[str, Any]
 class Input:
     """shape: of one sample; unknown: whether the file leaves an axis open that a sample must have.
 
-    guessed: whether the shape seems to be that of the first data, not one that somebody gave.
+    guessed: whether the shape seems to be that of the first data, not one that somebody gave. note: what was assumed.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Input:
     shape_text: str
     unknown: bool = False
     guessed: bool = False
+    note: str | None = None
 
 
 def inputs_of(config: Entry) -> list[Input]:
@@ -62,14 +64,27 @@ def inputs_of(config: Entry) -> list[Input]:
     if not found or len({i.name for i in found}) != len(found):
         raise ModelFileError("expected inputs with names of their own")
     others = [i for i in found if i.role is TimeRole.SEQUENCE and (i.shape or i.time != 1)]
-    if others:
-        found = [
-            replace(i, role=TimeRole.STATIC, shape=(1,), time=None)
-            if i.role is TimeRole.SEQUENCE and not i.shape and i.time == 1
-            else i
-            for i in found
-        ]
-    return found
+    lengths = {i.time for i in others if i.shape}
+    return [_beside(i, bool(others), lengths) if i.role is TimeRole.SEQUENCE and not i.shape else i for i in found]
+
+
+def _beside(indices: Input, others: bool, lengths: set[int | None]) -> Input:
+    """An input of indices, with time or without. others: other streams; lengths: of the streams of samples."""
+    n, name = indices.time, indices.name
+    if n is None or not others or (n != 1 and not lengths):
+        return indices
+    if n != 1 and n in lengths:
+        note = (
+            f"input {name!r} of {n} indices is taken for a stream, as long as the one beside it; if it has no time, "
+            "rebuild the model with the stream's length open"
+        )
+        return replace(indices, note=note)
+    note = (
+        f"input {name!r} of {n} indices is taken to have no time, as the stream beside it has no fixed length; if it "
+        "is a stream too, rebuild the model with its length open"
+    )
+    static = replace(indices, role=TimeRole.STATIC, shape=(n,), time=None)
+    return replace(static, note=note) if n != 1 and None in lengths else static
 
 
 def _first_shape(entry: Entry) -> Any:

@@ -45,10 +45,11 @@ def _embedding(layer: Layer, build: Builder, xs: list[Tensor]) -> list[Tensor]:
     (x,) = xs
     y = build.add(layer, "embedding", [x], {}, layer.named_weights("table"))
     mask = None
-    if layer.config.get("mask_zero") and x.role is TimeRole.SEQUENCE and x.id is not None:
-        if x.shape:
+    if layer.config.get("mask_zero") and x.id is not None and not build.timeless:
+        if x.shape and (x.role is TimeRole.SEQUENCE or _size(x) > 1):  # a mask over them, which poolings look at
             raise layer.block("mask_zero=True with several indices a sample", "use one index a sample; retrain")
-        mask = build.mask(layer, "mask_differs", [x.id], {"value": 0.0})
+        if x.role is TimeRole.SEQUENCE:
+            mask = build.mask(layer, "mask_differs", [x.id], {"value": 0.0})
     return [replace(y, mask=mask, shape=(*x.shape, layer.config["output_dim"]) if y.id is None else y.shape)]
 
 
@@ -129,10 +130,11 @@ def _flatten(layer: Layer, build: Builder, xs: list[Tensor]) -> list[Tensor]:
 
 def _joined(layer: Layer, build: Builder, x: Tensor) -> Tensor:
     """All samples of a window in one vector."""
+    joins = replace(blocker(layer.name, "Flatten"), kind=layer.kind)
     if build.time is None:
-        raise Blocked(replace(blocker(layer.name, "Flatten"), kind=layer.kind))
+        raise Blocked(joins)
     y = build.add(layer, "flatten", [x], {"n": build.time})
-    return replace(y, shape=(build.time * _size(x),), role=TimeRole.LATEST, mask=None)
+    return replace(y, shape=(build.time * _size(x),), role=TimeRole.LATEST, mask=None, made_by=joins)
 
 
 def _size(x: Tensor) -> int:

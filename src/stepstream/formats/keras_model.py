@@ -56,7 +56,10 @@ class _Reader:
 
     def read(self, config: Entry, place: Place, provenance: Provenance) -> Reading:
         if config["class_name"] not in MODELS or is_custom(config):
-            raise ModelFileError(f"expected a Sequential or Functional model, got {config['class_name']!r}")
+            raise ModelFileError(
+                f"expected a Sequential or Functional model, got {config['class_name']!r}, whose layers only its code "
+                "knows; save keras.Model(model.inputs, model.outputs), or rebuild it with the Functional API"
+            )
         found = inputs_of(config)
         length = self._lengths(found)
         self.build.time = length
@@ -67,11 +70,12 @@ class _Reader:
         notes = [
             f"the file's {p} policy runs in float32" for p in sorted(self.policies - {"float32", "int32", "int64", ""})
         ]
+        notes += [i.note for i in found if i.note]
         blockers, graph = list(self.blockers.values()), None
         if not blockers:
             graph = Graph(tuple(specs), tuple(self.build.nodes), tuple((n, t.id or "") for n, t in outputs))
             kinds = {name: info.kind for name, info in self.layers.items()}
-            graph, blockers = unfold(graph, kinds)
+            graph, blockers = unfold(graph, kinds, self.stateful)
         if graph is not None:
             validate(graph)
         known = None if self.stateful or length is None or length < 2 else length

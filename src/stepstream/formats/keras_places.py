@@ -3,7 +3,7 @@
 Facts. An archive has a group for each layer, `layers/<class in snake case>` with a counter per class, and in it `vars`,
 numbered in the order in which the layer made them; cells and wrapped layers lie below (`cell`, `cells`, `layer`). HDF5
 files have one list of arrays for each layer of the outer model: all trainable ones of what is inside, layer by layer,
-then all others; a frozen layer's are among the others. tf.keras 2.12 to 2.14 call the container
+then all others; a frozen layer's, or frozen cell's, are among the others. tf.keras 2.12 to 2.14 call the container
 `_layer_checkpoint_dependencies`, 2.12 and 2.13 count every layer with weights twice in it, and on Windows the path is
 one name with backslashes.
 """
@@ -14,7 +14,8 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Any, Final
+from itertools import islice
+from typing import Any, Final, TypeVar
 
 import numpy as np
 
@@ -24,6 +25,7 @@ from stepstream.formats.keras_build import Place
 from stepstream.graph.ir import Array, frozen
 
 Entry = Mapping[Any, Any]
+T = TypeVar("T")
 MODELS = {"Sequential", "Functional", "Model"}
 RAW: Final = object()  # a key that no file can hold: how many arrays Keras 1 wrote for an entry
 OLD_CONTAINER = "_layer_checkpoint_dependencies"
@@ -81,19 +83,40 @@ def counts(entry: Entry) -> tuple[int, int] | None:
             return None
         pair = (sum(c[0] for c in found if c), sum(c[1] for c in found if c))
     elif kind == "RNN":
-        cell = config["cell"]
-        pair = (sum(2 + bool(c["config"].get("use_bias", True)) for c in cell["config"].get("cells", [cell])), 0)
+        cells = _cells(entry)
+        pair = (sum(c[0] for c in cells), sum(c[1] for c in cells))
     elif kind in {"TimeDistributed", "Bidirectional"}:
         inner = counts(config["layer"])
         if inner is None:
             return None
         twice = 2 if kind == "Bidirectional" else 1
         pair = (twice * inner[0], twice * inner[1])
-    elif kind in _COUNTS:
+    elif kind in _COUNTS and config.get("lora_rank") is None:
         pair = _COUNTS[kind](config)
     else:
         return None
+    return _split(pair, config)
+
+
+def _split(pair: tuple[int, int], config: Any) -> tuple[int, int]:
     return (0, sum(pair)) if isinstance(config, Mapping) and config.get("trainable") is False else pair
+
+
+def _cells(entry: Entry) -> list[tuple[int, int]]:
+    """`counts` of each cell of an RNN layer, in order."""
+    config, cell = entry["config"], entry["config"]["cell"]
+    found = [((2 + bool(c["config"].get("use_bias", True)), 0), c) for c in cell["config"].get("cells", [cell])]
+    return [_split(_split(_split(pair, c["config"]), cell["config"]), config) for pair, c in found]
+
+
+def _by_cell(entry: Entry, found: list[T]) -> list[T]:
+    """What HDF5 has for a layer, cell by cell: there the arrays of frozen cells come last."""
+    if entry["class_name"] != "RNN" or is_custom(entry):
+        return found
+    cells = _cells(entry)
+    parts = iter(found[: sum(c[0] for c in cells)]), iter(found[sum(c[0] for c in cells) :])
+    out = [a for cell in cells for part, count in zip(parts, cell, strict=True) for a in islice(part, count)]
+    return [*out, *parts[0], *parts[1]]
 
 
 def _biased(count: int) -> Any:
@@ -321,6 +344,7 @@ class Listed:
                 words = set(re.split(r"[/:]", self._names[i]))
                 if name not in words and words & set(names):
                     raise ModelFileError(f"expected a weight of layer {name!r}, got {self._names[i]!r}")
+        dealt = [_by_cell(e, own) for e, own in zip(entries, dealt, strict=True)]
         return [Listed([self._arrays[i] for i in own], [self._names[i] for i in own]) for own in dealt]
 
     def wrapped(self, entry: Entry) -> Place:
@@ -360,16 +384,17 @@ class ByName:
 
     def layers(self, entries: Sequence[Entry]) -> list[Place]:
         """See Place."""
-        return [self._place(name_of(e)) for e in entries]
+        return [self._place(e) for e in entries]
 
-    def _place(self, name: str) -> Place:
+    def _place(self, entry: Entry) -> Place:
+        name = name_of(entry)
         if not self._root.has(name) or not self._root.is_group(name):
             return Nowhere()
         group = self._root.group(name)
         written = group.attr("weight_names") or []
         if not isinstance(written, list):
             raise ModelFileError(f"{group.where}: expected a list of weight names, got {written!r}")
-        names = [str(n) for n in written]
+        names = _by_cell(entry, [str(n) for n in written])
         return Listed([frozen(group.array(n)) for n in names], names)
 
     def wrapped(self, entry: Entry) -> Place:
@@ -385,7 +410,9 @@ class Live:
 
     @cached_property
     def _arrays(self) -> list[Array]:
-        return [frozen(np.asarray(w)) for w in self._layer.get_weights()]
+        cells = getattr(getattr(self._layer, "cell", None), "cells", None)
+        own = cells if isinstance(cells, list | tuple) else [self._layer]  # the frozen ones come last in Keras 2
+        return [frozen(np.asarray(w)) for layer in own for w in layer.get_weights()]
 
     def arrays(self) -> list[Array]:
         """See Place."""

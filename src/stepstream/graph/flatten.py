@@ -36,11 +36,26 @@ class _Stuck(Exception):
     """Something after Flatten that cannot be taken apart."""
 
 
-def unfold(graph: Graph, kinds: Mapping[str, str]) -> tuple[Graph | None, list[Blocker]]:
-    """The graph without Flatten over time, or None and the blockers. kinds: layer -> its class in the file."""
+CONTINUED = (
+    "it joins windows of {} samples, while a stateful layer carries its state on from one window to the next",
+    "use stateful=False where a window stands for itself; else feed and train it with one sample a call",
+)
+
+
+def unfold(graph: Graph, kinds: Mapping[str, str], stateful: bool = False) -> tuple[Graph | None, list[Blocker]]:
+    """The graph without Flatten over time, or None and the blockers.
+
+    kinds: layer -> its class in the file; stateful: whether windows continue one another.
+    """
     flattens = [n for n in graph.nodes if n.op == "flatten"]
     if not flattens:
         return graph, []
+    if stateful:  # the windowing of a position-weighted sum would forget the state where a window ends
+        n, (reason, remedy) = flattens[0].params["n"], CONTINUED
+        if n > 1:
+            return None, [Blocker(f.layer, kinds.get(f.layer, "Flatten"), reason.format(n), remedy) for f in flattens]
+        nodes = (replace(node, op="latest", params={}) if node.op == "flatten" else node for node in graph.nodes)
+        return Graph(graph.inputs, tuple(nodes), graph.outputs), []
     work = _Unfolding(graph, flattens[0])
     try:
         return work.graph(), []

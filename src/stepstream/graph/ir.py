@@ -63,7 +63,7 @@ class Node:
     """One op. inputs: ids of graph inputs or earlier nodes, MASK, or `state_ref`s.
 
     `layer` and `layer_index` say which layer of the file it came from (index in `model.layers`, -1 inside another
-    model).
+    model); `is_scale` says that it is in no file, but made by `load(scale=...)`.
     """
 
     id: str
@@ -73,6 +73,7 @@ class Node:
     weights: Mapping[str, Array] = field(default_factory=dict)
     layer: str = ""
     layer_index: int = -1
+    is_scale: bool = False
 
     def __post_init__(self) -> None:
         weights = {name: frozen(np.asarray(w)) for name, w in self.weights.items()}
@@ -81,7 +82,7 @@ class Node:
 
     def __reduce__(self) -> tuple[Any, ...]:
         values = (self.id, self.op, self.inputs, _thawed(self.params), dict(self.weights))
-        return Node, (*values, self.layer, self.layer_index)
+        return Node, (*values, self.layer, self.layer_index, self.is_scale)
 
 
 @dataclass(frozen=True, eq=False)

@@ -51,7 +51,7 @@ def scale_input(graph: Graph, mean: Sequence[float], std: Sequence[float]) -> Gr
             own += "_"
         taken.add(own)
         weights = {k: a[at : at + spec.size].reshape(spec.shape) for k, a in zip(("mean", "std"), arrays, strict=True)}
-        first.append(Node(own, "standardise", (name,), {}, weights, own))
+        first.append(Node(own, "standardise", (name,), {}, weights, own, is_scale=True))
         moved[name] = own
         at += spec.size
     nodes = tuple(replace(n, inputs=tuple(moved.get(i, i) for i in n.inputs)) for n in graph.nodes)

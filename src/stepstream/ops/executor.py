@@ -119,6 +119,8 @@ class NumpyExecutor:
     def _apply(self, node: Node, xs: tuple[Array | None, ...], streams: int, time: int) -> Array:
         """A stateless op on every sample; what has no time accompanies each of them."""
         op, weights = REGISTRY[node.op], self._weights[node.id]
+        if node.op == "latest":
+            return op.apply(node, weights, *(x[:, -1] for x in xs if x is not None))
         if self._specs[node.id].role is not TimeRole.SEQUENCE:
             return op.apply(node, weights, *xs)
         rows = []

@@ -46,6 +46,23 @@ class Transpose(Op):
 
 
 @register
+class Latest(Op):
+    """The values of the sample at hand side by side, as the value so far: Flatten over a window of one sample."""
+
+    name = "latest"
+
+    def infer(self, node: Node, *xs: TensorSpec) -> TensorSpec:
+        (x,) = xs
+        if x.role is not TimeRole.SEQUENCE:
+            raise GraphError(f"layer {node.layer!r}: expected a sequence, got {x.role}")
+        return TensorSpec((x.size,), TimeRole.LATEST)
+
+    def apply(self, node: Node, w: Weights, *xs: Array) -> Array:
+        (x,) = xs
+        return x.reshape(len(x), -1)
+
+
+@register
 class Repeat(Op):
     """A value without time, once for every sample of the stream that is the second input."""
 
