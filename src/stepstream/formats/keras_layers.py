@@ -5,6 +5,7 @@ File-format facts: weights are listed in the order in which a layer makes them, 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -136,7 +137,7 @@ def _joined(layer: Layer, build: Builder, x: Tensor) -> Tensor:
 
 
 def _size(x: Tensor) -> int:
-    return int(np.prod(x.shape))
+    return math.prod(x.shape)
 
 
 def _reshaped(layer: Layer, build: Builder, x: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -157,14 +158,14 @@ def _reshape(layer: Layer, build: Builder, xs: list[Tensor]) -> list[Tensor]:
         target = list(_filled(layer, target, build.time * size))
         if target == [build.time * size]:
             return [_joined(layer, build, x)]
-    if not target or target[0] not in {build.time or -1, -1} or int(np.prod(target[1:])) != size:
+    if not target or target[0] not in {build.time or -1, -1} or math.prod(target[1:]) != size:
         raise Blocked(blocker(layer.name, layer.kind))
     return [_reshaped(layer, build, x, tuple(target[1:]))]
 
 
 def _filled(layer: Layer, target: list[int], size: int) -> tuple[int, ...]:
     """The shape with its -1 resolved."""
-    known = int(np.prod([n for n in target if n != -1]))
+    known = math.prod(n for n in target if n != -1)
     if known < 1 or size % known or (-1 not in target and known != size):
         raise layer.fail(f"expected a shape for {size} values, got {target}")
     return tuple(size // known if n == -1 else n for n in target)
