@@ -641,6 +641,36 @@ def inside(kind: str, options: dict, shapes=()) -> bytes:
 
 
 @case
+def options():
+    """Options of the wrong type or out of range, which only a step would meet."""
+    gru = [(3, 12), (4, 12), (2, 12)]
+    for units in (4.0, True, "4", 0, None):
+        yield "model.h5", alone("GRU", {"units": units, "reset_after": True}, gru)
+    for units in (0, 1.0, False):
+        yield (
+            "model.h5",
+            alone("Dense", {"units": units}, [(3, int(units)), (int(units),)] if units else [(3, 1), (1,)]),
+        )
+    for kind, key in (
+        ("LeakyReLU", "alpha"), ("LeakyReLU", "negative_slope"), ("ELU", "alpha"), ("ReLU", "threshold"),
+        ("ReLU", "negative_slope"), ("ThresholdedReLU", "theta"),
+    ):  # fmt: skip
+        for value in (None, True, "1", [1.0], 1e300):
+            yield "model.h5", alone(kind, {key: value})
+    yield "model.h5", alone("ReLU", {"max_value": True})
+    for epsilon in (None, -5, 0, True, "1"):
+        yield "model.h5", alone("BatchNormalization", {"epsilon": epsilon}, [(3,)] * 4)
+    for epsilon in (None, -1e-3, True):
+        yield "model.h5", alone("LayerNormalization", {"epsilon": epsilon}, [(3,)] * 2)
+    for groups in (1.0, True, 0, None):
+        yield "model.h5", inside("Conv1D", {"groups": groups}, [(2, 2, 1), (1,)])
+    for padding in (1.5, [1.0, 1], [True, 1], None, "same"):
+        yield "model.h5", inside("ZeroPadding1D", {"padding": padding})
+    for padding in ("bogus", 5, None, ["same"]):
+        yield "model.h5", inside("MaxPooling1D", {"padding": padding})
+
+
+@case
 def json_bombs():
     text = json.dumps(config(3))
     bombs = {

@@ -196,3 +196,10 @@ def test_what_was_assumed_is_said(tmp_path):
     assert length is None
     assert "windows of 7 samples continue one another" in text
     assert "does not say which Keras 3" in notes(version=None)[1]
+
+
+def test_a_variance_below_zero_is_refused(tmp_path):
+    weights = {"mean": np.zeros(4), "variance": np.array([1, 1, -0.01, 1])}
+    norm = ("BatchNormalization", {"name": "norm", "scale": False, "center": False, "epsilon": 1e-3}, weights)
+    with pytest.raises(stepstream.ModelFileError, match=r"norm.*variance"):
+        stepstream.load(write_h5(tmp_path / "m.h5", [CONFIGS[0], norm, CONFIGS[2]]))

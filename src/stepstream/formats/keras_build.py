@@ -15,6 +15,7 @@ from stepstream.graph.streamable import Blocker
 from stepstream.graph.validate import infer
 
 Config = Mapping[str, Any]
+MAX_FLOAT32 = float(np.finfo(np.float32).max)
 
 
 class Blocked(Exception):
@@ -101,14 +102,23 @@ class Layer:
         return ModelFileError(f"layer {self.name!r} ({self.kind}): {message}")
 
     def number(self, *keys: str, default: float | None) -> Any:
-        """The first of these configuration values that is there."""
+        """The first of these configuration values that is there; None only where that is the default."""
         for key in keys:
             if key in self.config:
                 value = plain(self.config[key])
-                if value is not None and not isinstance(value, int | float):
-                    raise ModelFileError(f"layer {self.name!r}: expected a number for {key!r}, got {value!r}")
+                if value is None and default is None:
+                    return None
+                if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > MAX_FLOAT32:
+                    raise self.fail(f"expected a number for {key!r}, got {value!r}")
                 return value
         return default
+
+    def whole(self, key: str, default: int | None = None) -> int:
+        """A configuration value that counts something, from 1."""
+        value = plain(self.config.get(key, default))
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise self.fail(f"expected a whole number from 1 for {key!r}, got {value!r}")
+        return value
 
     def integers(self, key: str, count: int, default: Any = None) -> tuple[int, ...]:
         """A configuration value that is one whole number for all axes, or one for each."""
@@ -153,8 +163,9 @@ def plain(value: Any) -> Any:
 def array(layer: Layer, key: str, value: Any) -> Array:
     """A configuration value that holds numbers, as float32."""
     try:
-        return np.asarray(plain(value), np.float32)
-    except (TypeError, ValueError) as e:
+        with np.errstate(over="ignore"):  # Inf in a weight is refused with its name
+            return np.asarray(plain(value), np.float32)
+    except (TypeError, ValueError, OverflowError) as e:
         raise layer.fail(f"expected numbers for {key!r}") from e
 
 

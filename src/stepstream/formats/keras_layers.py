@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -37,7 +38,7 @@ def convert(layer: Layer, build: Builder, xs: list[Tensor]) -> list[Tensor]:
 def _dense(layer: Layer, build: Builder, xs: list[Tensor]) -> list[Tensor]:
     (x,) = xs
     names = ("kernel", "bias") if layer.config.get("use_bias", True) else ("kernel",)
-    units, data = layer.config["units"], activation(layer, "activation", "linear")
+    units, data = layer.whole("units"), activation(layer, "activation", "linear")
     y = build.add(layer, "dense", [vector(layer, x)], {"units": units, "activation": data}, layer.named_weights(*names))
     return [replace(y, shape=(*x.shape[:-1], units)) if y.id is None else y]
 
@@ -50,7 +51,7 @@ def _embedding(layer: Layer, build: Builder, xs: list[Tensor]) -> list[Tensor]:
         if x.shape:
             raise layer.block("mask_zero=True with several indices a sample", "use one index a sample; retrain")
         mask = build.mask(layer, "mask_differs", [x.id], {"value": 0.0})
-    return [replace(y, mask=mask, shape=(*x.shape, layer.config["output_dim"]) if y.id is None else y.shape)]
+    return [replace(y, mask=mask, shape=(*x.shape, layer.whole("output_dim")) if y.id is None else y.shape)]
 
 
 def _masking(layer: Layer, build: Builder, xs: list[Tensor]) -> list[Tensor]:
@@ -70,13 +71,21 @@ def _along(layer: Layer, x: Tensor, weights: dict[str, Array]) -> dict[str, Arra
     return {k: w.reshape(-1, *[1] * (-1 - axis)) for k, w in weights.items()}
 
 
+def _epsilon(layer: Layer) -> Any:
+    """Added to a variance."""
+    epsilon = layer.number("epsilon", default=1e-3)
+    if epsilon < 0:
+        raise layer.fail(f"expected a number from 0 for 'epsilon', got {epsilon!r}")
+    return epsilon
+
+
 def _batch_norm(layer: Layer, build: Builder, xs: list[Tensor]) -> list[Tensor]:
     (x,) = xs
     names = [n for n, key in (("gamma", "scale"), ("beta", "center")) if layer.config.get(key, True)]
     if len(layer.axes(vector(layer, x))) != 1:
         raise layer.block("it normalises over several axes", "use axis=-1; retrain")
     weights = layer.named_weights(*names, "mean", "variance")
-    params = {"epsilon": layer.number("epsilon", default=1e-3)}
+    params = {"epsilon": _epsilon(layer)}
     return [build.add(layer, "batch_norm", [x], params, _along(layer, x, weights))]
 
 
@@ -89,7 +98,7 @@ def _layer_norm(layer: Layer, build: Builder, xs: list[Tensor]) -> list[Tensor]:
         names = ["gamma"]  # and neither centre nor beta
     else:
         names = [n for n, key in (("gamma", "scale"), ("beta", "center")) if config.get(key, True)]
-    params = {"epsilon": layer.number("epsilon", default=1e-3), "centre": not config.get("rms_scaling")}
+    params = {"epsilon": _epsilon(layer), "centre": not config.get("rms_scaling")}
     return [build.add(layer, "layer_norm", [x], params, layer.named_weights(*names))]
 
 
@@ -189,7 +198,7 @@ def _repeat(layer: Layer, build: Builder, xs: list[Tensor]) -> list[Tensor]:
     (x,) = xs
     if x.role is not TimeRole.STATIC or build.timeless:
         raise Blocked(blocker(layer.name, layer.kind))
-    n = layer.config["n"]
+    n = layer.whole("n")
     if build.time is not None and n != build.time:
         raise layer.block(f"it repeats {n} times, and the stream's windows have {build.time} samples", "use one length")
     return [build.add(layer, "repeat", [x], also=[build.stream])]

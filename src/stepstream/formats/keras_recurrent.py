@@ -154,7 +154,7 @@ def _constants(layer: Layer, cells: list[Layer], tensors: list[Tensor]) -> list[
             value = next(at, None)
             if value is None:
                 raise layer.fail(f"expected a constant for each state, got {len(values)}")
-            rows = np.unique(value.reshape(-1, cell.config["units"]), axis=0)
+            rows = np.unique(value.reshape(-1, cell.whole("units")), axis=0)
             if len(rows) != 1:
                 raise layer.block("its initial_state differs within the batch", "use one initial state for all")
             own.append(rows[0])
@@ -178,7 +178,8 @@ def _cell(cell: Layer) -> tuple[dict[str, Any], dict[str, Array]]:
     """params and weights of the op, without the options of the layer around it."""
     config, op = cell.config, OPS[cell.kind]
     cudnn = cell.kind.startswith("CuDNN")
-    params: dict[str, Any] = {"units": config["units"], "activation": {"name": "tanh"}}
+    units = cell.whole("units")
+    params: dict[str, Any] = {"units": units, "activation": {"name": "tanh"}}
     if not cudnn:
         params["activation"] = activation(cell, "activation", "tanh")
     if op != "simple_rnn":
@@ -197,7 +198,7 @@ def _cell(cell: Layer) -> tuple[dict[str, Any], dict[str, Array]]:
 def _unfused(cell: Layer, gates: int, weights: dict[str, Array]) -> dict[str, Array]:
     """CuDNN's layout as that of the plain layer."""
     kernel, recurrent = weights["kernel"], weights["recurrent"]
-    units = cell.config["units"]
+    units = cell.whole("units")
     if kernel.ndim != 2 or recurrent.shape != (units, gates * units) or kernel.shape[1] != gates * units:
         raise cell.fail(f"expected kernels with {gates} gates of {units} units, got {kernel.shape}, {recurrent.shape}")
     parts = [g.reshape(units, -1).T for g in np.split(kernel, gates, axis=1)]
