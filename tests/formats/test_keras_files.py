@@ -198,6 +198,29 @@ def test_what_was_assumed_is_said(tmp_path):
     assert "does not say which Keras 3" in notes(version=None)[1]
 
 
+@pytest.mark.parametrize(
+    ("version", "gate"),
+    [("1.2.2", "hard_sigmoid_02"), ("2.2.4", "hard_sigmoid_02"), ("2.3.1", "sigmoid"), ("3.5.0", "sigmoid")],
+)
+def test_gates_that_the_file_does_not_name(tmp_path, version, gate):
+    config = {k: v for k, v in CONFIGS[0][1].items() if k != "recurrent_activation"} | {"output_dim": 4}
+    dense = CONFIGS[2][1] | {"output_dim": 1}
+    configs = [("LSTM", config | {"consume_less": "gpu"}, LSTM[2]), CONFIGS[1], ("Dense", dense, DENSE[2])]
+    assert stepstream.load(write_h5(tmp_path / "m.h5", configs, version)).fingerprint == meant(gate).fingerprint
+
+
+@pytest.mark.parametrize(("version", "after"), [("2.3.1", False), ("2.15.0", True), ("3.5.0", True)])
+@pytest.mark.parametrize("biased", [True, False])
+def test_a_reset_gate_that_the_file_does_not_place(tmp_path, version, after, biased):
+    """The shape of the bias tells it, and where there is none the version."""
+    op, params, weights = recurrent("gru", 3, 4, sequences=False, reset_after=after)
+    if not biased:
+        del weights["bias"]
+    config = CONFIGS[0][1] | {"recurrent_activation": "sigmoid", "use_bias": biased}
+    model = stepstream.load(write_h5(tmp_path / "m.h5", [("GRU", config, weights)], version))
+    assert model.fingerprint == model_of((op, params, weights)).fingerprint
+
+
 def test_a_variance_below_zero_is_refused(tmp_path):
     weights = {"mean": np.zeros(4), "variance": np.array([1, 1, -0.01, 1])}
     norm = ("BatchNormalization", {"name": "norm", "scale": False, "center": False, "epsilon": 1e-3}, weights)

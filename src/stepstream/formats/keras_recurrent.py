@@ -183,14 +183,14 @@ def _cell(cell: Layer) -> tuple[dict[str, Any], dict[str, Array]]:
     if not cudnn:
         params["activation"] = activation(cell, "activation", "tanh")
     if op != "simple_rnn":
-        default = "sigmoid" if cell.writer.keras >= 3 or cudnn else "hard_sigmoid"
+        default = "sigmoid" if cell.writer.version >= (2, 3) or cudnn else "hard_sigmoid"
         params["recurrent_activation"] = activation(cell, "recurrent_activation", default)
     names = ("kernel", "recurrent", "bias") if config.get("use_bias", True) else ("kernel", "recurrent")
     weights = cell.named_weights(*names)
     if "bias" in weights and weights["bias"].shape == (2 * GATES[op] * config["units"],):
         weights = _unfused(cell, GATES[op], weights)  # whatever the class: CuDNN's weights may stand in a plain layer
     if op == "gru":
-        two = "bias" in weights and weights["bias"].ndim == 2
+        two = weights["bias"].ndim == 2 if "bias" in weights else cell.writer.version >= (2, 4)
         params["reset_after"] = cudnn or bool(config.get("reset_after", two))
     return params, weights
 
