@@ -13,6 +13,7 @@ import itertools
 import json
 import marshal
 import random
+import re
 import struct
 import sys
 import tempfile
@@ -600,6 +601,68 @@ def chain(kind: str, count: int, inner: dict, source: str, tensors=1) -> list[tu
     """One layer after the other, each with so many times the one before."""
     names = [source, *(f"{kind}{n}" for n in range(count))]
     return [(kind, own, inner, [[before] * tensors]) for before, own in itertools.pairwise(names)]
+
+
+@case
+def growth():
+    """A few kilobytes that call for much time or memory. Some are sound models, and load as fast as others."""
+    for depth in (5, 6, 7):
+        unnamed = re.sub(r'"config": {"name": "[^"]*"(, )?', '"config": {', json.dumps(nested(depth, 5)))
+        yield "model.keras", keras(unnamed.encode())
+    dense = ("Dense", "y", {"units": 1}, [["x"]])
+    weights = {"y": [(3, 1), (1,)]}
+    for count in (900, 3000, 100_000):
+        yield "model.h5", own_h5(functional([7, 3], dense, outputs=[["y", 0, 0]] * count), weights)
+    names = ", ".join(f'"{n}": 0' for n in range(100_000))
+    yield "model.keras", keras(f'{{{names}, "99999": 1}}'.encode())
+    for count in (27, 60):
+        yield "model.keras", keras(doubled_masks(count))
+    for count in (12, 23, 40):
+        twice = chain("Concatenate", count, {}, "f", 2)
+        layers = [("Flatten", "f", {}, [["x"]]), *twice, ("Dense", "y", {"units": 1}, [[twice[-1][1]]])]
+        kernel = (21 * 2 ** min(count, 12), 1)
+        yield "model.h5", own_h5(functional([7, 3], *layers), {"y": [kernel, (1,)]})
+        layers = [*chain("Concatenate", count, {}, "x", 2), ("LeakyReLU", "y", {}, [[twice[-1][1]]])]
+        yield "model.h5", own_h5(functional([7, 3], *layers), {})
+    for count in (50, 200, 1000):
+        calls = [["x"], *([("r", n, 0)] for n in range(count - 1))]
+        shapes = {"r": [(600, 2400), (600, 2400), (4800,)], "n": [(2**20,)] * 4}
+        cudnn = ("CuDNNLSTM", "r", {"units": 600, "return_sequences": True}, calls)
+        yield "model.h5", own_h5(functional([7, 600], cudnn, outputs=[["r", count - 1, 0]]), shapes)
+        calls = [["x"], *([("n", n, 0)] for n in range(count - 1))]
+        norm = ("BatchNormalization", "n", {}, calls)
+        yield "model.h5", own_h5(functional([7, 2**20], norm, outputs=[["n", count - 1, 0]]), shapes)
+    for count in (900, 8000):
+        inner = functional([7, 3], ("LeakyReLU", "l", {}, [["x"]]), outputs=[["l", 0, 0]] * count)["config"]
+        outer = [("Functional", "m", inner, [["x"]]), ("Add", "y", {}, [[("m", 1, n) for n in range(count)]])]
+        yield "model.h5", own_h5(functional([7, 3], *outer), {})
+    for units in (0, 1):
+        tanh = chain("Activation", 2, {"activation": "tanh"}, "f")
+        layers = [("Flatten", "f", {}, [["x"]]), *tanh, ("Dense", "y", {"units": units}, [["Activation1"]])]
+        for size in (200, 300) if units else (200, 20_000):
+            yield "model.h5", own_h5(functional([10_000, size], *layers), {"y": [(10_000 * size, units), (units,)]})
+
+
+def doubled_masks(count: int) -> dict:
+    """A mask laid beside itself again and again, in the words of Keras 3."""
+
+    def tensor(name):
+        return {"class_name": "__keras_tensor__", "config": {"keras_history": [name, 0, 0]}}
+
+    def operation(kind, name, *args):
+        nodes = [{"args": list(args), "kwargs": {}}]
+        return {"module": "keras.src.ops.numpy", "class_name": kind, "name": name, "inbound_nodes": nodes,
+                "config": {"name": name, "axis": -1, "keepdims": True}}  # fmt: skip
+
+    layers = [
+        {"class_name": "InputLayer", "name": "x", "config": {"name": "x", "batch_shape": [None, 7, 3]}},
+        operation("NotEqual", "differs", tensor("x"), 0.0),
+        operation("Any", "c0", tensor("differs")),
+    ]
+    layers += [operation("Concatenate", f"c{n + 1}", [tensor(f"c{n}")] * 2) for n in range(count)]
+    layers.append(operation("Any", "y", tensor(f"c{count}")))
+    body = {"name": "m", "layers": layers, "input_layers": [["x", 0, 0]], "output_layers": [["y", 0, 0]]}
+    return {"class_name": "Functional", "config": body}
 
 
 def alone(kind: str, options: dict, shapes=(), shape=(7, 3)) -> bytes:

@@ -226,3 +226,31 @@ def test_a_variance_below_zero_is_refused(tmp_path):
     norm = ("BatchNormalization", {"name": "norm", "scale": False, "center": False, "epsilon": 1e-3}, weights)
     with pytest.raises(stepstream.ModelFileError, match=r"norm.*variance"):
         stepstream.load(write_h5(tmp_path / "m.h5", [CONFIGS[0], norm, CONFIGS[2]]))
+
+
+def test_a_shared_layer_in_cudnn_form_is_converted_once(tmp_path):
+    """However often it is called, the weights are the same arrays."""
+    weights = {"a": random(4, 16), "b": random(4, 16), "c": random(32)}
+    path = write_h5(tmp_path / "m.h5", [("CuDNNLSTM", {"name": "r", "batch_input_shape": None}, weights)])
+    with h5py.File(path, "r+") as file:
+        calls = [[["x", 0, 0, {}]], [["r", 0, 0, {}]], [["r", 1, 0, {}]]]
+        options = {"name": "r", "units": 4, "return_sequences": True}
+        layers = [
+            {"class_name": "InputLayer", "config": {"name": "x", "batch_input_shape": [None, 7, 4]}},
+            {"class_name": "CuDNNLSTM", "config": options, "inbound_nodes": calls},
+        ]
+        body = {"name": "m", "layers": layers, "input_layers": [["x", 0, 0]], "output_layers": [["r", 2, 0]]}
+        file.attrs["model_config"] = json.dumps({"class_name": "Functional", "config": body})
+    first, *others = stepstream.load(path).graph.nodes
+    assert len(others) == 2
+    for name, weight in first.weights.items():
+        assert all(node.weights[name] is weight for node in others)
+
+
+def test_a_model_that_memory_cannot_hold_is_a_bad_file(tmp_path, monkeypatch):
+    def full(*_):
+        raise MemoryError
+
+    monkeypatch.setattr("stepstream.formats.keras_model.convert", full)
+    with pytest.raises(stepstream.ModelFileError, match=r"m\.h5.*memory"):
+        stepstream.load(write_h5(tmp_path / "m.h5"))

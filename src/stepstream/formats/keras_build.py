@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
@@ -10,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from stepstream.errors import GraphError, ModelFileError
+from stepstream.formats import limits
 from stepstream.graph.ir import MASK, Array, Node, TensorSpec, TimeRole
 from stepstream.graph.streamable import Blocker
 from stepstream.graph.validate import infer
@@ -179,6 +181,11 @@ class Builder:
         self.time: int | None = None  # samples a window, where the file fixes them
         self.stream = ""  # an input with time
         self.timeless = 0  # how many TimeDistributed we are in
+        self.again = False  # whether the layer at hand was called before
+        self.unfused: dict[tuple[int, ...], tuple[dict[str, Array], dict[str, Array]]] = {}  # by id; what it was, is
+        self._repeated = self._copied = 0  # bytes of weights
+        self._weights: set[int] = set()  # ids of all arrays so far
+        self._names: Counter[str] = Counter()
 
     def input(self, name: str, spec: TensorSpec) -> Tensor:
         own = self._unique(name)
@@ -206,6 +213,7 @@ class Builder:
         node = Node(self._unique(layer.name), op, (*ids, *also), params or {}, weights or {}, layer.name, layer.index)
         self.specs |= infer(node, self.specs)
         self.nodes.append(node)
+        self._meter(layer, node)
         spec = self.specs[node.id]
         role = TimeRole.STATIC if self.timeless else spec.role
         return Tensor(node.id, spec.shape, role, xs[0].mask)
@@ -217,13 +225,22 @@ class Builder:
         self.nodes.append(node)
         return node.id
 
+    def _meter(self, layer: Layer, node: Node) -> None:
+        """Raises ModelFileError where calling a few layers again takes far more than the file is large."""
+        if self.again:
+            self._repeated += sum(w.nbytes for w in node.weights.values())
+            self._copied += sum(w.nbytes for w in node.weights.values() if id(w) not in self._weights)
+        self._weights |= set(map(id, node.weights.values()))
+        if self._repeated > limits.MAX_REPEATED_BYTES or self._copied > limits.MAX_COPIED_BYTES:
+            raise layer.fail("expected layers to be called less often, got calls that use many times their weights")
+
     def _unique(self, name: str) -> str:
         """Names in files may be anything, and a layer may be called twice."""
         base = name.replace("#", "_") or "_"
-        own, count = base, 0
+        own = base
         while own in self.specs:
-            count += 1
-            own = f"{base}:{count}"
+            self._names[base] += 1
+            own = f"{base}:{self._names[base]}"
         return own
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from stepstream.formats.keras_activation import activation
 from stepstream.formats.keras_build import Array, Blocked, Builder, Layer, Tensor, array
 from stepstream.formats.keras_places import is_custom
-from stepstream.graph.ir import TimeRole, state_ref
+from stepstream.graph.ir import TimeRole, frozen, state_ref
 from stepstream.graph.streamable import Blocker
 
 OPS = {
@@ -52,7 +52,7 @@ def recurrent(layer: Layer, build: Builder, xs: list[Tensor]) -> list[Tensor]:
     y, found = x, list[list[Tensor]]()
     for i, cell in enumerate(cells):
         last = i == len(cells) - 1
-        params, weights = _cell(cell)
+        params, weights = _cell(cell, build)
         params["return_sequences"] = sequences or not last
         params["zero_output_for_mask"] = bool(config.get("zero_output_for_mask", False)) and last
         if states is not None:
@@ -174,7 +174,7 @@ def _holds_tensors(value: Any) -> bool:
     return isinstance(value, Tensor)
 
 
-def _cell(cell: Layer) -> tuple[dict[str, Any], dict[str, Array]]:
+def _cell(cell: Layer, build: Builder) -> tuple[dict[str, Any], dict[str, Array]]:
     """params and weights of the op, without the options of the layer around it."""
     config, op = cell.config, OPS[cell.kind]
     cudnn = cell.kind.startswith("CuDNN")
@@ -187,8 +187,12 @@ def _cell(cell: Layer) -> tuple[dict[str, Any], dict[str, Array]]:
         params["recurrent_activation"] = activation(cell, "recurrent_activation", default)
     names = ("kernel", "recurrent", "bias") if config.get("use_bias", True) else ("kernel", "recurrent")
     weights = cell.named_weights(*names)
-    if "bias" in weights and weights["bias"].shape == (2 * GATES[op] * config["units"],):
-        weights = _unfused(cell, GATES[op], weights)  # whatever the class: CuDNN's weights may stand in a plain layer
+    if "bias" in weights and weights["bias"].shape == (2 * GATES[op] * units,):
+        # whatever the class: CuDNN's weights may stand in a plain layer; once for all calls of the layer
+        key = tuple(map(id, weights.values()))
+        if key not in build.unfused:
+            build.unfused[key] = (weights, _unfused(cell, GATES[op], weights))
+        weights = dict(build.unfused[key][1])
     if op == "gru":
         two = weights["bias"].ndim == 2 if "bias" in weights else cell.writer.version >= (2, 4)
         params["reset_after"] = cudnn or bool(config.get("reset_after", two))
@@ -204,7 +208,8 @@ def _unfused(cell: Layer, gates: int, weights: dict[str, Array]) -> dict[str, Ar
     parts = [g.reshape(units, -1).T for g in np.split(kernel, gates, axis=1)]
     out = {"kernel": np.hstack(parts), "recurrent": np.hstack([g.T for g in np.split(recurrent, gates, axis=1)])}
     two = weights["bias"].reshape(2, gates * units)
-    return out | {"bias": two if gates == 3 else two.sum(axis=0)}
+    out["bias"] = two if gates == 3 else two.sum(axis=0)
+    return {k: frozen(w) for k, w in out.items()}
 
 
 def made_time(layer: Layer) -> Blocker:
