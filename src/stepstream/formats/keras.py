@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from stepstream.errors import InputError, ModelFileError
-from stepstream.formats import archive, hdf5, json_text, keras_h5, limits
+from stepstream.formats import archive, hdf5, json_text, keras_h5, keras_objects, limits
 from stepstream.formats.keras_build import Writer
 from stepstream.formats.keras_model import UNKNOWN_KERAS_3, assemble
 from stepstream.formats.keras_places import Archive, Live
@@ -42,6 +42,17 @@ def read(source: Any, architecture: str | Path | None = None) -> Reading:
     except ModelFileError as e:  # names from the file may be megabytes long
         text = str(e) if str(path) in str(e) else f"{path}: {e}"
         raise ModelFileError(text if len(text) <= limits.MAX_MESSAGE else f"{text[: limits.MAX_MESSAGE]} ...") from e
+
+
+def foreign(path: Path) -> str | None:
+    """The first object that a file would have Keras build and that is not known here, or None; see keras_objects."""
+    if _head(path).startswith(archive.SIGNATURE):
+        with archive.opened(path) as entries:
+            text = entries.read("config.json", limits.MAX_JSON_BYTES)
+    else:
+        with hdf5.opened(path, str(path)) as file:
+            text = str(file.attr("model_config") or "{}").encode()  # weights alone have none
+    return keras_objects.foreign(json_text.parse_model(text, str(path)))
 
 
 def _read_file(path: Path, architecture: str | Path | None) -> Reading:

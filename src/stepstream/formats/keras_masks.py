@@ -12,6 +12,9 @@ from typing import Any
 from stepstream.formats import limits
 from stepstream.formats.keras_build import Builder, Layer, Tensor, plain
 
+OPERATIONS = {
+    "NotEqual", "Any", "All", "ExpandDims", "Squeeze", "ZerosLike", "OnesLike", "LogicalOr", "LogicalAnd", "Concatenate"
+}  # fmt: skip
 Mask = str | None  # None: true everywhere
 
 
