@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
+from stepstream import limits
 from stepstream.errors import InputError
-from stepstream.formats import hdf5, json_text, limits
+from stepstream.formats import hdf5, json_text
 from stepstream.model import Model, load
 
 ModelArgument = Annotated[Path, typer.Argument(help="A .keras or .h5 file.", show_default=False)]

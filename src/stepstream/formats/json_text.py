@@ -8,8 +8,8 @@ import re
 from collections import Counter
 from typing import Any
 
+from stepstream import limits
 from stepstream.errors import ModelFileError, StepstreamError
-from stepstream.formats import limits
 
 # A string to its end, or to the end of the text; possessive, so that no text takes more than one pass.
 _TOKEN = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[\[{]|[\]}]|,', re.DOTALL)

@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from stepstream import limits
 from stepstream.errors import InputError, ModelFileError
-from stepstream.formats import archive, hdf5, json_text, keras_h5, keras_objects, limits
+from stepstream.formats import archive, hdf5, json_text, keras_h5, keras_objects
 from stepstream.formats.keras_build import Writer
 from stepstream.formats.keras_model import UNKNOWN_KERAS_3, assemble
 from stepstream.formats.keras_places import Archive, Live

@@ -10,8 +10,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from stepstream import limits
 from stepstream.errors import GraphError, ModelFileError
-from stepstream.formats import limits
 from stepstream.graph.ir import MASK, Array, Node, TensorSpec, TimeRole
 from stepstream.graph.streamable import Blocker
 from stepstream.graph.validate import infer

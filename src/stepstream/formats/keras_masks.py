@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from stepstream.formats import limits
+from stepstream import limits
 from stepstream.formats.keras_build import Builder, Layer, Tensor, plain
 
 OPERATIONS = {

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from stepstream import limits
 from stepstream.errors import GraphError, ModelFileError
-from stepstream.formats import keras_calls, limits
+from stepstream.formats import keras_calls
 from stepstream.formats.keras_activation import CUSTOM
 from stepstream.formats.keras_build import Blocked, Builder, Layer, Place, Tensor, Writer
 from stepstream.formats.keras_calls import Ref, refs, replace_refs
