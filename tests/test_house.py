@@ -25,7 +25,7 @@ OUTSIDE = {
 
 # from the ground up; rooms on one floor may see each other
 FLOORS = [
-    {"errors", "version"},
+    {"errors", "limits", "version"},
     {"arrays", "graph", "ops"},
     {"formats"},
     {"live"},

@@ -14,9 +14,10 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import ArrayLike
 
+from stepstream import limits
 from stepstream.arrays import float32
 from stepstream.errors import BlockedError, InputError
-from stepstream.formats import keras, limits
+from stepstream.formats import keras
 from stepstream.formats.reading import Reading
 from stepstream.graph.ir import Array, Graph, TimeRole
 from stepstream.graph.passes import drop_identities, scale_input

@@ -7,8 +7,8 @@ import hostile
 import numpy as np
 import pytest
 
-from stepstream import ModelFileError, StateError
-from stepstream.formats import hdf5, limits
+from stepstream import ModelFileError, StateError, limits
+from stepstream.formats import hdf5
 
 
 def written(write, **options):

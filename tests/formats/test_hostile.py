@@ -69,7 +69,8 @@ def test_hostile_files_are_refused(cases, tmp_path):
         (tmp_path / name).write_bytes(data)
     rows = opened_by_a_child(tmp_path)
     kinds = {name: kind for kind, name, _ in cases}
-    allowed = dict.fromkeys(("code", "absurd"), REFUSED | {"blocked"})
+    allowed = dict.fromkeys(("code", "absurd", "options"), REFUSED | {"blocked"})
+    allowed["growth"] = REFUSED | {"blocked", "loaded"}
     wrong = [row for row in rows if row["result"] not in allowed.get(kinds[row["file"]], REFUSED)]
     assert wrong == []
 

@@ -12,6 +12,7 @@ import pytest
 
 import stepstream
 from stepstream.formats import keras as keras_format
+from stepstream.formats.keras import foreign
 
 HERE = Path(__file__).parent
 
@@ -61,6 +62,30 @@ def test_content_decides_not_the_name(keras, tmp_path):
     assert archive.fingerprint == hdf5.fingerprint == stepstream.load(model).fingerprint
     assert archive.reading.provenance.format == ".keras"
     assert hdf5.reading.provenance.format == "HDF5"
+
+
+@pytest.mark.parametrize("name", ["model.keras", "model.h5"])
+def test_what_stands_beside_plain_layers_is_known(keras, tmp_path, name):
+    """So that `verify` compares these files with Keras."""
+    layers = keras.layers
+    x = layers.Input((7, 3))
+    masked = layers.Masking()(x)
+    h = layers.LSTM(
+        4,
+        return_sequences=True,
+        kernel_regularizer=keras.regularizers.L1L2(0.1),
+        recurrent_constraint=keras.constraints.MinMaxNorm(),
+        kernel_initializer=keras.initializers.VarianceScaling(),
+    )(masked)
+    g = layers.RNN([layers.GRUCell(3), layers.LSTMCell(4)], return_sequences=True)(masked)
+    y = layers.Concatenate()([layers.Add()([h, g]), h])  # their masks are operations in the file
+    y = layers.TimeDistributed(layers.Dense(2, activation=layers.LeakyReLU(0.1)))(y)
+    model = keras.Model(x, y)
+    model.compile("adam", "mse")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model.save(tmp_path / name)
+    assert foreign(tmp_path / name) is None
 
 
 def test_later_training_changes_nothing(keras):

@@ -211,3 +211,61 @@ def test_what_was_assumed_is_said(tmp_path):
     assert length is None
     assert "windows of 7 samples continue one another" in text
     assert "does not say which Keras 3" in notes(version=None)[1]
+
+
+@pytest.mark.parametrize(
+    ("version", "gate"),
+    [("1.2.2", "hard_sigmoid_02"), ("2.2.4", "hard_sigmoid_02"), ("2.3.1", "sigmoid"), ("3.5.0", "sigmoid")],
+)
+def test_gates_that_the_file_does_not_name(tmp_path, version, gate):
+    config = {k: v for k, v in CONFIGS[0][1].items() if k != "recurrent_activation"} | {"output_dim": 4}
+    dense = CONFIGS[2][1] | {"output_dim": 1}
+    configs = [("LSTM", config | {"consume_less": "gpu"}, LSTM[2]), CONFIGS[1], ("Dense", dense, DENSE[2])]
+    assert stepstream.load(write_h5(tmp_path / "m.h5", configs, version)).fingerprint == meant(gate).fingerprint
+
+
+@pytest.mark.parametrize(("version", "after"), [("2.3.1", False), ("2.15.0", True), ("3.5.0", True)])
+@pytest.mark.parametrize("biased", [True, False])
+def test_a_reset_gate_that_the_file_does_not_place(tmp_path, version, after, biased):
+    """The shape of the bias tells it, and where there is none the version."""
+    op, params, weights = recurrent("gru", 3, 4, sequences=False, reset_after=after)
+    if not biased:
+        del weights["bias"]
+    config = CONFIGS[0][1] | {"recurrent_activation": "sigmoid", "use_bias": biased}
+    model = stepstream.load(write_h5(tmp_path / "m.h5", [("GRU", config, weights)], version))
+    assert model.fingerprint == model_of((op, params, weights)).fingerprint
+
+
+def test_a_variance_below_zero_is_refused(tmp_path):
+    weights = {"mean": np.zeros(4), "variance": np.array([1, 1, -0.01, 1])}
+    norm = ("BatchNormalization", {"name": "norm", "scale": False, "center": False, "epsilon": 1e-3}, weights)
+    with pytest.raises(stepstream.ModelFileError, match=r"norm.*variance"):
+        stepstream.load(write_h5(tmp_path / "m.h5", [CONFIGS[0], norm, CONFIGS[2]]))
+
+
+def test_a_shared_layer_in_cudnn_form_is_converted_once(tmp_path):
+    """However often it is called, the weights are the same arrays."""
+    weights = {"a": random(4, 16), "b": random(4, 16), "c": random(32)}
+    path = write_h5(tmp_path / "m.h5", [("CuDNNLSTM", {"name": "r", "batch_input_shape": None}, weights)])
+    with h5py.File(path, "r+") as file:
+        calls = [[["x", 0, 0, {}]], [["r", 0, 0, {}]], [["r", 1, 0, {}]]]
+        options = {"name": "r", "units": 4, "return_sequences": True}
+        layers = [
+            {"class_name": "InputLayer", "config": {"name": "x", "batch_input_shape": [None, 7, 4]}},
+            {"class_name": "CuDNNLSTM", "config": options, "inbound_nodes": calls},
+        ]
+        body = {"name": "m", "layers": layers, "input_layers": [["x", 0, 0]], "output_layers": [["r", 2, 0]]}
+        file.attrs["model_config"] = json.dumps({"class_name": "Functional", "config": body})
+    first, *others = stepstream.load(path).graph.nodes
+    assert len(others) == 2
+    for name, weight in first.weights.items():
+        assert all(node.weights[name] is weight for node in others)
+
+
+def test_a_model_that_memory_cannot_hold_is_a_bad_file(tmp_path, monkeypatch):
+    def full(*_):
+        raise MemoryError
+
+    monkeypatch.setattr("stepstream.formats.keras_model.convert", full)
+    with pytest.raises(stepstream.ModelFileError, match=r"m\.h5.*memory"):
+        stepstream.load(write_h5(tmp_path / "m.h5"))

@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
+from stepstream import limits
 from stepstream.errors import InputError
-from stepstream.formats import json_text, limits
+from stepstream.formats import json_text
 from stepstream.formats.files import regular_file
 from stepstream.model import Model, load
 

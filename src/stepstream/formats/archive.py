@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, final
 
+from stepstream import limits
 from stepstream.errors import ModelFileError
-from stepstream.formats import limits
 from stepstream.formats.files import inflate, regular_file
 from stepstream.formats.hdf5_meter import Refused
 

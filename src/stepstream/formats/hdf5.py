@@ -19,8 +19,8 @@ from typing import Any, BinaryIO, final
 
 import numpy as np
 
+from stepstream import limits
 from stepstream.errors import ModelFileError, StepstreamError
-from stepstream.formats import limits
 from stepstream.formats.files import inflate, regular_file
 from stepstream.formats.hdf5_meter import Meter, Refused, boundary
 from stepstream.graph.ir import Array

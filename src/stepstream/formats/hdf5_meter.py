@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import BinaryIO
 
-from stepstream.formats import limits
+from stepstream import limits
 
 
 class Refused(Exception):

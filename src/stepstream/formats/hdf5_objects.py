@@ -16,7 +16,7 @@ import numpy as np
 from pyfive.btree import BTreeV1RawDataChunks
 from pyfive.dataobjects import DataObjects
 
-from stepstream.formats import limits
+from stepstream import limits
 from stepstream.formats.hdf5_meter import Meter, Refused
 
 _SPACE, _TYPE, _EXTERNAL, _LAYOUT, _ATTRIBUTE = 1, 3, 7, 8, 12  # header messages, IV.A.2

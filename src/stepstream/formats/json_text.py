@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections import Counter
 from typing import Any
 
+from stepstream import limits
 from stepstream.errors import ModelFileError, StepstreamError
-from stepstream.formats import limits
 
 # A string to its end, or to the end of the text; possessive, so that no text takes more than one pass.
 _TOKEN = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[\[{]|[\]}]|,', re.DOTALL)
@@ -29,23 +30,29 @@ def parse(
 def parse_model(data: bytes | str, where: str) -> dict[str, Any]:
     """A model's configuration: a JSON object with a bounded number of layers. Raises ModelFileError.
 
-    A layer counts as often as it is called: models inside each other, each called twice, grow as powers of two.
+    A layer and all that its configuration holds count as often as it is called: models inside each other, each called
+    twice, grow as powers of two.
     """
     config = parse(data, where)
-    layers = 0
+    layers = elements = 0
     stack: list[tuple[Any, int]] = [(config, 1)]
     while stack:
         value, times = stack.pop()
+        elements += times * len(value)
+        inner = None
         if isinstance(value, dict):
             calls, inner = value.get("inbound_nodes"), value.get("config")
-            times *= max(1, len(calls)) if isinstance(calls, list) else 1
-            if isinstance(inner, dict) and "class_name" in value and "name" in inner:
-                layers += times
+            again = times * max(1, len(calls)) if isinstance(calls, list) else times
+            if "class_name" in value and ("name" in value or (isinstance(inner, dict) and "name" in inner)):
+                layers += again
             value = list(value.values())
-        if isinstance(value, list):
-            stack += [(v, times) for v in value if isinstance(v, dict | list)]
+        stack += [(v, again if v is inner else times) for v in value if isinstance(v, dict | list)]
         if layers > limits.MAX_LAYERS:
             raise ModelFileError(f"{where}: expected at most {limits.MAX_LAYERS} calls of layers, got more")
+        if elements > limits.MAX_JSON_ELEMENTS:
+            raise ModelFileError(
+                f"{where}: expected at most {limits.MAX_JSON_ELEMENTS} elements in all calls of layers, got more"
+            )
     return config
 
 
@@ -101,7 +108,6 @@ def _float(digits: str) -> float:
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(pairs)
     if len(value) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
+        twice = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
         raise _Refused(f"expected every name once in an object, got {twice[:80]!r} twice")
     return value

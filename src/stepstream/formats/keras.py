@@ -15,8 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from stepstream import limits
 from stepstream.errors import InputError, ModelFileError
-from stepstream.formats import archive, hdf5, json_text, keras_h5, limits
+from stepstream.formats import archive, hdf5, json_text, keras_h5, keras_objects
 from stepstream.formats.files import regular_file
 from stepstream.formats.keras_activation import ALIASES
 from stepstream.formats.keras_build import Writer
@@ -47,6 +48,17 @@ def _within(reading: Reading) -> Reading:
     if (reading.training_length or 0) > limits.MAX_WINDOW:
         raise ModelFileError(f"expected windows of at most {limits.MAX_WINDOW} samples, got {reading.training_length}")
     return reading
+
+
+def foreign(path: Path) -> str | None:
+    """The first object that a file would have Keras build and that is not known here, or None; see keras_objects."""
+    if _head(path).startswith(archive.SIGNATURE):
+        with archive.opened(path) as entries:
+            text = entries.read("config.json", limits.MAX_JSON_BYTES)
+    else:
+        with hdf5.opened(path, str(path)) as file:
+            text = str(file.attr("model_config") or "{}").encode()  # weights alone have none
+    return keras_objects.foreign(json_text.parse_model(text, str(path)))
 
 
 def _read_file(path: Path, architecture: str | Path | None) -> Reading:

@@ -9,6 +9,7 @@ model may begin with a Merge of other Sequential models, whose layers are saved 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -121,6 +122,10 @@ class Arrays1:
 
     def arrays(self) -> list[Array]:
         """See Place."""
+        return self._arrays
+
+    @cached_property
+    def _arrays(self) -> list[Array]:
         found = self._place.arrays()
         entry = self._entry
         while entry is not None and entry["class_name"] == "TimeDistributed":

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
 
+from stepstream import limits
 from stepstream.errors import ModelFileError
 from stepstream.graph.ir import MASK, Array, Node, TensorSpec, TimeRole
 from stepstream.graph.streamable import Blocker
 from stepstream.graph.validate import infer
 
 Config = Mapping[str, Any]
+MAX_FLOAT32 = float(np.finfo(np.float32).max)
 
 
 class Blocked(Exception):
@@ -101,14 +104,23 @@ class Layer:
         return ModelFileError(f"layer {self.name!r} ({self.kind}): {message}")
 
     def number(self, *keys: str, default: float | None) -> Any:
-        """The first of these configuration values that is there."""
+        """The first of these configuration values that is there; None only where that is the default."""
         for key in keys:
             if key in self.config:
                 value = plain(self.config[key])
-                if value is not None and not isinstance(value, int | float):
-                    raise ModelFileError(f"layer {self.name!r}: expected a number for {key!r}, got {value!r}")
+                if value is None and default is None:
+                    return None
+                if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > MAX_FLOAT32:
+                    raise self.fail(f"expected a number for {key!r}, got {value!r}")
                 return value
         return default
+
+    def whole(self, key: str, default: int | None = None) -> int:
+        """A configuration value that counts something, from 1."""
+        value = plain(self.config.get(key, default))
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise self.fail(f"expected a whole number from 1 for {key!r}, got {value!r}")
+        return value
 
     def integers(self, key: str, count: int, default: Any = None) -> tuple[int, ...]:
         """A configuration value that is one whole number for all axes, or one for each."""
@@ -158,8 +170,9 @@ def plain(value: Any) -> Any:
 def array(layer: Layer, key: str, value: Any) -> Array:
     """A configuration value that holds numbers, as float32."""
     try:
-        return np.asarray(plain(value), np.float32)
-    except (TypeError, ValueError) as e:
+        with np.errstate(over="ignore"):  # Inf in a weight is refused with its name
+            return np.asarray(plain(value), np.float32)
+    except (TypeError, ValueError, OverflowError) as e:
         raise layer.fail(f"expected numbers for {key!r}") from e
 
 
@@ -173,6 +186,11 @@ class Builder:
         self.time: int | None = None  # samples a window, where the file fixes them
         self.stream = ""  # an input with time
         self.timeless = 0  # how many TimeDistributed we are in
+        self.again = False  # whether the layer at hand was called before
+        self.unfused: dict[tuple[int, ...], tuple[dict[str, Array], dict[str, Array]]] = {}  # by id; what it was, is
+        self._repeated = self._copied = 0  # bytes of weights
+        self._weights: set[int] = set()  # ids of all arrays so far
+        self._names: Counter[str] = Counter()
 
     def input(self, name: str, spec: TensorSpec) -> Tensor:
         own = self._unique(name)
@@ -200,6 +218,7 @@ class Builder:
         node = Node(self._unique(layer.name), op, (*ids, *also), params or {}, weights or {}, layer.name, layer.index)
         self.specs |= infer(node, self.specs)
         self.nodes.append(node)
+        self._meter(layer, node)
         spec = self.specs[node.id]
         role = TimeRole.STATIC if self.timeless else spec.role
         made_by = next((x.made_by for x in xs if x.made_by is not None), None)
@@ -212,13 +231,22 @@ class Builder:
         self.nodes.append(node)
         return node.id
 
+    def _meter(self, layer: Layer, node: Node) -> None:
+        """Raises ModelFileError where calling a few layers again takes far more than the file is large."""
+        if self.again:
+            self._repeated += sum(w.nbytes for w in node.weights.values())
+            self._copied += sum(w.nbytes for w in node.weights.values() if id(w) not in self._weights)
+        self._weights |= set(map(id, node.weights.values()))
+        if self._repeated > limits.MAX_REPEATED_BYTES or self._copied > limits.MAX_COPIED_BYTES:
+            raise layer.fail("expected layers to be called less often, got calls that use many times their weights")
+
     def _unique(self, name: str) -> str:
         """Names in files may be anything, and a layer may be called twice."""
         base = name.replace("#", "_") or "_"
-        own, count = base, 0
+        own = base
         while own in self.specs:
-            count += 1
-            own = f"{base}:{count}"
+            self._names[base] += 1
+            own = f"{base}:{self._names[base]}"
         return own
 
 

@@ -33,12 +33,9 @@ def convolution(layer: Layer, build: Builder, xs: list[Tensor]) -> list[Tensor]:
     theano = layer.writer.backend == "theano"
     if theano and not layer.kind.startswith("Conv"):
         raise layer.block("Theano turns kernels round; for this form that is not supported", "use Conv; retrain")
-    padding = layer.config.get("padding", "valid")
-    if padding not in {"valid", "same"}:
-        raise layer.block(f"padding={padding!r} is not supported", 'use "valid" or "same"; retrain')
     params = {
         "strides": layer.integers("strides", rank, 1),
-        "padding": padding,
+        "padding": _padding(layer),
         "dilation": layer.integers("dilation_rate", rank, 1),
         "groups": 1,
     }
@@ -56,13 +53,20 @@ def convolution(layer: Layer, build: Builder, xs: list[Tensor]) -> list[Tensor]:
         weights["kernel"] = _depthwise(layer, weights["kernel"])
         y = build.add(layer, "conv", [x], params | {"groups": x.shape[-1]}, weights)
     else:
-        groups = layer.number("groups", default=1)
+        groups = layer.whole("groups", 1)
         weights = layer.named_weights("kernel", *biased)
         if theano:
             weights["kernel"] = np.flip(weights["kernel"], tuple(range(weights["kernel"].ndim - 2)))
         y = build.add(layer, "conv", [x], params | {"groups": groups}, weights)
     y = apply_activation(layer, build, y, activation(layer, "activation", "linear"))
     return [replace(y, mask=None)]
+
+
+def _padding(layer: Layer) -> str:
+    padding = layer.config.get("padding", "valid")
+    if padding not in ("valid", "same"):
+        raise layer.block(f"padding={padding!r} is not supported", 'use "valid" or "same"; retrain')
+    return str(padding)
 
 
 def _depthwise(layer: Layer, kernel: np.ndarray) -> np.ndarray:
@@ -85,8 +89,8 @@ def pooling(layer: Layer, build: Builder, xs: list[Tensor]) -> list[Tensor]:
         return [replace(y, mask=None)]
     size = layer.integers("pool_size", rank, 2)
     strides = size if layer.config.get("strides") is None else layer.integers("strides", rank)
-    padding = layer.config.get("padding", "valid")
-    y = build.add(layer, "pool", [x], {"kind": kind, "size": size, "strides": strides, "padding": padding})
+    params = {"kind": kind, "size": size, "strides": strides, "padding": _padding(layer)}
+    y = build.add(layer, "pool", [x], params)
     return [replace(y, mask=None)]
 
 
@@ -96,6 +100,7 @@ def zero_padding(layer: Layer, build: Builder, xs: list[Tensor]) -> list[Tensor]
     value = layer.config.get("padding", 1)
     pairs = [value] * rank if isinstance(value, int) else [value] if rank == 1 else value
     padding = [tuple(p) if isinstance(p, list | tuple) else (p, p) for p in pairs]
-    if len(padding) != rank or any(len(p) != 2 for p in padding):
-        raise layer.fail(f"expected a padding for each of {rank} axes, got {value!r}")
+    whole = all(isinstance(n, int) and not isinstance(n, bool) for pair in padding for n in pair)
+    if not whole or len(padding) != rank or any(len(p) != 2 for p in padding):
+        raise layer.fail(f"expected whole numbers for the padding of {rank} axes, got {value!r}")
     return [replace(build.add(layer, "pad", [x], {"padding": (*padding, (0, 0))}), mask=None)]

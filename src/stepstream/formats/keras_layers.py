@@ -5,8 +5,10 @@ File-format facts: weights are listed in the order in which a layer makes them, 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -36,7 +38,7 @@ def convert(layer: Layer, build: Builder, xs: list[Tensor]) -> list[Tensor]:
 def _dense(layer: Layer, build: Builder, xs: list[Tensor]) -> list[Tensor]:
     (x,) = xs
     names = ("kernel", "bias") if layer.config.get("use_bias", True) else ("kernel",)
-    units, data = layer.config["units"], activation(layer, "activation", "linear")
+    units, data = layer.whole("units"), activation(layer, "activation", "linear")
     y = build.add(layer, "dense", [vector(layer, x)], {"units": units, "activation": data}, layer.named_weights(*names))
     return [replace(y, shape=(*x.shape[:-1], units)) if y.id is None else y]
 
@@ -50,7 +52,7 @@ def _embedding(layer: Layer, build: Builder, xs: list[Tensor]) -> list[Tensor]:
             raise layer.block("mask_zero=True with several indices a sample", "use one index a sample; retrain")
         if x.role is TimeRole.SEQUENCE:
             mask = build.mask(layer, "mask_differs", [x.id], {"value": 0.0})
-    return [replace(y, mask=mask, shape=(*x.shape, layer.config["output_dim"]) if y.id is None else y.shape)]
+    return [replace(y, mask=mask, shape=(*x.shape, layer.whole("output_dim")) if y.id is None else y.shape)]
 
 
 def _masking(layer: Layer, build: Builder, xs: list[Tensor]) -> list[Tensor]:
@@ -70,13 +72,21 @@ def _along(layer: Layer, x: Tensor, weights: dict[str, Array]) -> dict[str, Arra
     return {k: w.reshape(-1, *[1] * (-1 - axis)) for k, w in weights.items()}
 
 
+def _epsilon(layer: Layer) -> Any:
+    """Added to a variance."""
+    epsilon = layer.number("epsilon", default=1e-3)
+    if epsilon < 0:
+        raise layer.fail(f"expected a number from 0 for 'epsilon', got {epsilon!r}")
+    return epsilon
+
+
 def _batch_norm(layer: Layer, build: Builder, xs: list[Tensor]) -> list[Tensor]:
     (x,) = xs
     names = [n for n, key in (("gamma", "scale"), ("beta", "center")) if layer.config.get(key, True)]
     if len(layer.axes(vector(layer, x))) != 1:
         raise layer.block("it normalises over several axes", "use axis=-1; retrain")
     weights = layer.named_weights(*names, "mean", "variance")
-    params = {"epsilon": layer.number("epsilon", default=1e-3)}
+    params = {"epsilon": _epsilon(layer)}
     return [build.add(layer, "batch_norm", [x], params, _along(layer, x, weights))]
 
 
@@ -89,7 +99,7 @@ def _layer_norm(layer: Layer, build: Builder, xs: list[Tensor]) -> list[Tensor]:
         names = ["gamma"]  # and neither centre nor beta
     else:
         names = [n for n, key in (("gamma", "scale"), ("beta", "center")) if config.get(key, True)]
-    params = {"epsilon": layer.number("epsilon", default=1e-3), "centre": not config.get("rms_scaling")}
+    params = {"epsilon": _epsilon(layer), "centre": not config.get("rms_scaling")}
     return [build.add(layer, "layer_norm", [x], params, layer.named_weights(*names))]
 
 
@@ -138,7 +148,7 @@ def _joined(layer: Layer, build: Builder, x: Tensor) -> Tensor:
 
 
 def _size(x: Tensor) -> int:
-    return int(np.prod(x.shape))
+    return math.prod(x.shape)
 
 
 def _reshaped(layer: Layer, build: Builder, x: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -159,14 +169,14 @@ def _reshape(layer: Layer, build: Builder, xs: list[Tensor]) -> list[Tensor]:
         target = list(_filled(layer, target, build.time * size))
         if target == [build.time * size]:
             return [_joined(layer, build, x)]
-    if not target or target[0] not in {build.time or -1, -1} or int(np.prod(target[1:])) != size:
+    if not target or target[0] not in {build.time or -1, -1} or math.prod(target[1:]) != size:
         raise Blocked(blocker(layer.name, layer.kind))
     return [_reshaped(layer, build, x, tuple(target[1:]))]
 
 
 def _filled(layer: Layer, target: list[int], size: int) -> tuple[int, ...]:
     """The shape with its -1 resolved."""
-    known = int(np.prod([n for n in target if n != -1]))
+    known = math.prod(n for n in target if n != -1)
     if known < 1 or size % known or (-1 not in target and known != size):
         raise layer.fail(f"expected a shape for {size} values, got {target}")
     return tuple(size // known if n == -1 else n for n in target)
@@ -190,7 +200,7 @@ def _repeat(layer: Layer, build: Builder, xs: list[Tensor]) -> list[Tensor]:
     (x,) = xs
     if x.role is not TimeRole.STATIC or build.timeless:
         raise Blocked(blocker(layer.name, layer.kind))
-    n = layer.config["n"]
+    n = layer.whole("n")
     if build.time is not None and n != build.time:
         raise layer.block(f"it repeats {n} times, and the stream's windows have {build.time} samples", "use one length")
     return [build.add(layer, "repeat", [x], also=[build.stream])]

@@ -9,8 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from stepstream import limits
 from stepstream.formats.keras_build import Builder, Layer, Tensor, plain
 
+OPERATIONS = {
+    "NotEqual", "Any", "All", "ExpandDims", "Squeeze", "ZerosLike", "OnesLike", "LogicalOr", "LogicalAnd", "Concatenate"
+}  # fmt: skip
 Mask = str | None  # None: true everywhere
 
 
@@ -66,7 +70,8 @@ def operation(layer: Layer, build: Builder, args: list[Any], kwargs: Mapping[str
             return Flags((_joined(layer, build, "mask_or" if kind == "LogicalOr" else "mask_and", (a, b)),), wide)
         case "Concatenate", [[*parts]] if last and all(isinstance(p, Flags | Filled) for p in parts):
             flags_of = [p.masks if isinstance(p, Flags) and p.wide else (None,) for p in parts]
-            if all(not isinstance(p, Filled) or p.value for p in parts):
+            few = sum(map(len, flags_of)) <= limits.MAX_MASKS  # laid beside itself, a mask doubles with every operation
+            if few and all(not isinstance(p, Filled) or p.value for p in parts):
                 return Flags(tuple(m for masks in flags_of for m in masks), True)
     raise layer.block("an operation outside a layer is not supported", "use the layer that does the same")
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from stepstream import limits
 from stepstream.errors import GraphError, ModelFileError
 from stepstream.formats import keras_calls
 from stepstream.formats.keras_activation import CUSTOM
@@ -40,6 +41,8 @@ def assemble(config: Entry, place: Place, writer: Writer, provenance: Provenance
         if isinstance(e, ModelFileError | GraphError):
             raise ModelFileError(f"{where}: {e}") from e
         raise ModelFileError(f"{where}: the model configuration is incomplete or not understood: {e!r}") from e
+    except MemoryError as e:
+        raise ModelFileError(f"{where}: expected a model that fits into memory, got a larger one") from e
 
 
 class _Reader:
@@ -52,6 +55,8 @@ class _Reader:
         self.layers: dict[str, LayerInfo] = {}
         self.stateful = False
         self.called: set[str] = set()
+        self.calls = 0
+        self.inside: dict[tuple[Place, int], list[Place]] = {}
         self.policies: set[str] = set()
 
     def read(self, config: Entry, place: Place, provenance: Provenance) -> Reading:
@@ -140,10 +145,10 @@ class _Reader:
             return self._sequential(body if isinstance(body, list) else body["layers"], place, given, path)
         return self._functional(body, place, given, path)
 
-    def _sequential(self, entries: Sequence[Entry], place: Place, given: Any, path: str) -> Any:
+    def _sequential(self, body: Sequence[Entry], place: Place, given: Any, path: str) -> Any:
         x = _only(given)
-        entries = [e for e in entries if e["class_name"] != "InputLayer"]
-        places = place.layers(entries)
+        entries = [e for e in body if e["class_name"] != "InputLayer"]
+        places = self._inside(place, id(body), lambda: place.layers(entries))
         names = [name_of(e) for e in entries]
         if len(set(names)) != len(names):
             raise ModelFileError(f"expected a name of its own for each layer, got {names}")
@@ -153,7 +158,8 @@ class _Reader:
 
     def _functional(self, body: Entry, place: Place, given: Any, path: str) -> Any:
         entries = [e for e in body["layers"] if not is_operation(e)]
-        places = dict(zip([name_of(e) for e in entries], place.layers(entries), strict=True))
+        inside = self._inside(place, id(body), lambda: place.layers(entries))
+        places = dict(zip([name_of(e) for e in entries], inside, strict=True))
         indices = {name_of(e): i for i, e in enumerate(entries)}
         if len(indices) != len(entries):
             raise ModelFileError("expected a name of its own for each layer, got two layers of one name")
@@ -165,7 +171,7 @@ class _Reader:
             for i, call in enumerate(e.get("inbound_nodes") or [])
         }
         number = self._numbering(everything, calls)
-        values: dict[tuple[str, int], Any] = self._given(body, given)
+        values: dict[tuple[str, int], list[Any]] = self._given(body, given)
         waiting: dict[tuple[str, int], set[tuple[str, int]]] = {}
         users: dict[tuple[str, int], list[tuple[str, int]]] = {}
         for key, call in calls.items():
@@ -178,7 +184,8 @@ class _Reader:
             key = ready.popleft()
             entry, call = everything[key[0]], calls[key]
             call = replace_refs(list(call), lambda r: _pick(values[r.layer, number[r.layer](r.call, False)], r))
-            values[key] = self._call(entry, places.get(key[0]), call[0], call[1], path, indices.get(key[0], -1))
+            result = self._call(entry, places.get(key[0]), call[0], call[1], path, indices.get(key[0], -1))
+            values[key] = list(_tensors(result)) if isinstance(result, list | Mapping) else [result]
             for user in users.get(key, []):
                 waiting[user].discard(key)
                 if not waiting[user]:
@@ -193,7 +200,16 @@ class _Reader:
                 raise ModelFileError(f"expected an output of layer {ref.layer!r}, got call {ref.call} of it")
             return _pick(values[key], ref)
 
-        return replace_refs(keras_calls.structure(body["output_layers"]), output)
+        found = keras_calls.structure(body["output_layers"])
+        if sum(1 for _ in refs(found)) > limits.MAX_OUTPUTS:
+            raise ModelFileError(f"expected at most {limits.MAX_OUTPUTS} outputs of a model, got more")
+        return replace_refs(found, output)
+
+    def _inside(self, place: Place, part: int, find: Callable[[], list[Place]]) -> list[Place]:
+        """The same places for every call of a model, so that weights are read once. part: id of a configuration."""
+        if (place, part) not in self.inside:
+            self.inside[place, part] = find()
+        return self.inside[place, part]
 
     def _numbering(self, entries: Mapping[str, Entry], calls: Mapping[tuple[str, int], Any]) -> Any:
         seen: dict[str, list[int]] = {}
@@ -210,7 +226,7 @@ class _Reader:
             for name, e in entries.items()
         }
 
-    def _given(self, body: Entry, given: Any) -> dict[tuple[str, int], Any]:
+    def _given(self, body: Entry, given: Any) -> dict[tuple[str, int], list[Any]]:
         """The model's inputs as outputs of its input layers."""
         wanted = keras_calls.structure(body["input_layers"])
         if isinstance(wanted, Mapping) and isinstance(given, Mapping) and set(wanted) == set(given):
@@ -269,7 +285,8 @@ class _Reader:
             self._block(e.blocker)
             ys = _behind(xs)
         except (ModelFileError, GraphError):
-            if not isinstance(place, Unknown) and all(x.id is not None for x in xs):
+            known = not isinstance(place, Unknown) and all(x.id is not None for x in xs)
+            if known or self.calls > limits.MAX_LAYERS:
                 raise
             ys = _behind(xs)  # behind a blocker neither shapes nor weights are known
         if name not in self.layers:
@@ -280,14 +297,18 @@ class _Reader:
         return self.build.specs[y.id].role if y.id is not None else y.role
 
     def _inner(self, entry: Entry, place: Place, given: Any, name: str) -> Any:
-        if not self.build.timeless and len(name.split("/")) > MAX_DEPTH:
-            raise ModelFileError(f"expected models at most {MAX_DEPTH} deep, got more")
+        if not self.build.timeless and len(name.split("/")) > limits.MAX_DEPTH:
+            raise ModelFileError(f"expected models at most {limits.MAX_DEPTH} deep, got more")
         result = self.model(entry, place, given, name + "/")
         return result if isinstance(result, list | Mapping) else [result]
 
     def _layer(self, entry: Entry, place: Place, name: str, index: int, options: dict[str, Any]) -> Layer:
         config = entry["config"]
-        before = name in self.called or entry.get("shared_object_id") is not None  # here, or in another model
+        self.calls += 1
+        if self.calls > limits.MAX_LAYERS:
+            raise ModelFileError(f"expected at most {limits.MAX_LAYERS} calls of layers, got more")
+        self.build.again = name in self.called
+        before = self.build.again or entry.get("shared_object_id") is not None  # here, or in another model
         self.called.add(name)
         return Layer(entry["class_name"], name, config, self.writer, place, options, index, before)
 
@@ -334,7 +355,7 @@ class _Reader:
             # Keras 3 hands each sample's own mask on to what is inside
             mask = layer.kwargs.get("mask", x.mask) if self.writer.keras >= 3 else None
             sample = replace(x, role=TimeRole.STATIC, mask=mask, made_by=None)
-            place = layer.place.wrapped(inner)
+            (place,) = self._inside(layer.place, id(inner), lambda: [layer.place.wrapped(inner)])
             if is_custom(inner):
                 raise layer.block(CUSTOM, "replace it with standard layers; retrain")
             if kind in MODELS:
@@ -362,18 +383,19 @@ class _Reader:
         else:
             layers = [r.layer for r in refs(keras_calls.structure(body["output_layers"]))]
             named = list(zip(layers, _tensors(result), strict=True))
-        out: list[tuple[str, Tensor]] = []
+        out: dict[str, Tensor] = {}
+        count: Counter[str] = Counter()
         for name, y in named:
-            own, count = name, 0
-            while any(own == n for n, _ in out):
-                count += 1
-                own = f"{name}_{count}"
-            out.append((own, self._output(name, y)))
-        if all(self._role(y) is TimeRole.STATIC for _, y in out):
-            name = out[0][0]
+            own = name
+            while own in out:
+                count[name] += 1
+                own = f"{name}_{count[name]}"
+            out[own] = self._output(name, y)
+        if all(self._role(y) is TimeRole.STATIC for y in out.values()):
+            name = next(iter(out))
             kind = self.layers[name].kind if name in self.layers else "output"
             self._block(Blocker(name, kind, "nothing that comes out depends on the stream", "rebuild the model"))
-        return out
+        return list(out.items())
 
     def _output(self, name: str, y: Tensor) -> Tensor:
         kind = self.layers[name].kind if name in self.layers else "output"
@@ -394,7 +416,6 @@ class _Reader:
         return y
 
 
-MAX_DEPTH = 32
 _NOWHERE = Nowhere()
 _RETRAIN = "replace it with standard layers; retrain"
 
@@ -452,15 +473,14 @@ def _only(value: Any) -> Tensor:
     return found[0]
 
 
-def _pick(outputs: Any, ref: Ref) -> Any:
+def _pick(outputs: list[Any], ref: Ref) -> Any:
     """One output of a call."""
-    found = list(_tensors(outputs)) if isinstance(outputs, list | Mapping) else [outputs]
-    if ref.tensor < len(found):
-        return found[ref.tensor]
-    if all(isinstance(y, Tensor) and y.id is None for y in found):
-        return found[0]
+    if ref.tensor < len(outputs):
+        return outputs[ref.tensor]
+    if isinstance(outputs[0], Tensor) and outputs[0].id is None:  # how many a blocked layer has, nobody knows
+        return outputs[0]
     raise ModelFileError(
-        f"expected at most {len(found)} outputs of layer {ref.layer!r}, got one with number {ref.tensor}"
+        f"expected at most {len(outputs)} outputs of layer {ref.layer!r}, got one with number {ref.tensor}"
     )
 
 

@@ -339,10 +339,11 @@ class Listed:
                 own += range(at, at + count[part])
                 at += count[part]
         names = [name_of(e) for e in entries]
+        known = set(names)
         for own, name in zip(dealt, names, strict=True):
             for i in own:
                 words = set(re.split(r"[/:]", self._names[i]))
-                if name not in words and words & set(names):
+                if name not in words and words & known:
                     raise ModelFileError(f"expected a weight of layer {name!r}, got {self._names[i]!r}")
         dealt = [_by_cell(e, own) for e, own in zip(entries, dealt, strict=True)]
         return [Listed([self._arrays[i] for i in own], [self._names[i] for i in own]) for own in dealt]

@@ -17,7 +17,7 @@ import numpy as np
 from stepstream.formats.keras_activation import activation
 from stepstream.formats.keras_build import Blocked, Builder, Layer, Tensor, array
 from stepstream.formats.keras_places import is_custom
-from stepstream.graph.ir import Array, TimeRole, state_ref
+from stepstream.graph.ir import Array, TimeRole, frozen, state_ref
 from stepstream.graph.streamable import Blocker
 
 OPS = {
@@ -52,7 +52,7 @@ def recurrent(layer: Layer, build: Builder, xs: list[Tensor]) -> list[Tensor]:
     y, found = x, list[list[Tensor]]()
     for i, cell in enumerate(cells):
         last = i == len(cells) - 1
-        params, weights = _cell(cell)
+        params, weights = _cell(cell, build)
         params["return_sequences"] = sequences or not last
         params["zero_output_for_mask"] = bool(config.get("zero_output_for_mask", False)) and last
         if states is not None:
@@ -154,7 +154,7 @@ def _constants(layer: Layer, cells: list[Layer], tensors: list[Tensor]) -> list[
             value = next(at, None)
             if value is None:
                 raise layer.fail(f"expected a constant for each state, got {len(values)}")
-            rows = np.unique(value.reshape(-1, cell.config["units"]), axis=0)
+            rows = np.unique(value.reshape(-1, cell.whole("units")), axis=0)
             if len(rows) != 1:
                 raise layer.block("its initial_state differs within the batch", "use one initial state for all")
             own.append(rows[0])
@@ -174,22 +174,27 @@ def _holds_tensors(value: Any) -> bool:
     return isinstance(value, Tensor)
 
 
-def _cell(cell: Layer) -> tuple[dict[str, Any], dict[str, Array]]:
+def _cell(cell: Layer, build: Builder) -> tuple[dict[str, Any], dict[str, Array]]:
     """params and weights of the op, without the options of the layer around it."""
     config, op = cell.config, OPS[cell.kind]
     cudnn = cell.kind.startswith("CuDNN")
-    params: dict[str, Any] = {"units": config["units"], "activation": {"name": "tanh"}}
+    units = cell.whole("units")
+    params: dict[str, Any] = {"units": units, "activation": {"name": "tanh"}}
     if not cudnn:
         params["activation"] = activation(cell, "activation", "tanh")
     if op != "simple_rnn":
-        default = "sigmoid" if cell.writer.keras >= 3 or cudnn else "hard_sigmoid"
+        default = "sigmoid" if cell.writer.version >= (2, 3) or cudnn else "hard_sigmoid"
         params["recurrent_activation"] = activation(cell, "recurrent_activation", default)
     names = ("kernel", "recurrent", "bias") if config.get("use_bias", True) else ("kernel", "recurrent")
     weights = cell.named_weights(*names)
-    if "bias" in weights and weights["bias"].shape == (2 * GATES[op] * config["units"],):
-        weights = _unfused(cell, GATES[op], weights)  # whatever the class: CuDNN's weights may stand in a plain layer
+    if "bias" in weights and weights["bias"].shape == (2 * GATES[op] * units,):
+        # whatever the class: CuDNN's weights may stand in a plain layer; once for all calls of the layer
+        key = tuple(map(id, weights.values()))
+        if key not in build.unfused:
+            build.unfused[key] = (weights, _unfused(cell, GATES[op], weights))
+        weights = dict(build.unfused[key][1])
     if op == "gru":
-        two = "bias" in weights and weights["bias"].ndim == 2
+        two = weights["bias"].ndim == 2 if "bias" in weights else cell.writer.version >= (2, 4)
         params["reset_after"] = cudnn or bool(config.get("reset_after", two))
     return params, weights
 
@@ -197,13 +202,14 @@ def _cell(cell: Layer) -> tuple[dict[str, Any], dict[str, Array]]:
 def _unfused(cell: Layer, gates: int, weights: dict[str, Array]) -> dict[str, Array]:
     """CuDNN's layout as that of the plain layer."""
     kernel, recurrent = weights["kernel"], weights["recurrent"]
-    units = cell.config["units"]
+    units = cell.whole("units")
     if kernel.ndim != 2 or recurrent.shape != (units, gates * units) or kernel.shape[1] != gates * units:
         raise cell.fail(f"expected kernels with {gates} gates of {units} units, got {kernel.shape}, {recurrent.shape}")
     parts = [g.reshape(units, -1).T for g in np.split(kernel, gates, axis=1)]
     out = {"kernel": np.hstack(parts), "recurrent": np.hstack([g.T for g in np.split(recurrent, gates, axis=1)])}
     two = weights["bias"].reshape(2, gates * units)
-    return out | {"bias": two if gates == 3 else two.sum(axis=0)}
+    out["bias"] = two if gates == 3 else two.sum(axis=0)
+    return {k: frozen(w) for k, w in out.items()}
 
 
 def made_time(layer: Layer) -> Blocker:

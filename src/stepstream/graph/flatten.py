@@ -16,10 +16,10 @@ import numpy as np
 from stepstream.graph.ir import Array, Graph, Node, TensorSpec, TimeRole
 from stepstream.graph.streamable import REASONS, Blocker
 from stepstream.graph.validate import infer
+from stepstream.limits import MAX_PIECES, MAX_TABLE
 from stepstream.ops.activation import activate
 
 ELEMENTWISE_ONLY = {"softmax", "log_softmax", "sparsemax", "glu"}
-MAX_TABLE = 2**28  # values by position that are made in all
 
 
 @dataclass(frozen=True)
@@ -72,13 +72,17 @@ class _Unfolding:
         self._nodes: list[Node] = []
         self._pieces: dict[str, list[Piece]] = {}
         self._taken = {n.id for n in graph.nodes} | set(self._specs)
-        self._cells = 0
+        self._cells = self._made = 0
+        self._kernels: set[int] = set()
         source = next(name for name, spec in graph.inputs if spec.role is TimeRole.SEQUENCE)
         self._position = self._add(first, "position", [source], {"n": self._n})
 
     def graph(self) -> Graph:
         for node in self._old.nodes:
             joined = [i for i in node.inputs if i in self._pieces]
+            self._made += sum(len(self._pieces[i]) for i in joined)
+            if self._made > MAX_PIECES:
+                raise _Stuck(f"and the layers after it work on more than {MAX_PIECES} parts")
             if node.op == "flatten":
                 self._pieces[node.id] = [self._start(node)]
             elif not joined:
@@ -122,13 +126,14 @@ class _Unfolding:
         size = self._specs[source].size
         if len(self._specs[source].shape) != 1:
             source = self._add(node, "reshape", [source], {"shape": (size,)})
-        return Piece(source, size, self._table((self._n, size)))
+        self._count(self._n * size)
+        return Piece(source, size, np.zeros((self._n, size)))
 
-    def _table(self, shape: tuple[int, ...]) -> Array:
-        self._cells += int(np.prod(shape))
+    def _count(self, values: int) -> None:
+        """To be called before so many values by position are made."""
+        self._cells += values
         if self._cells > MAX_TABLE:
             raise _Stuck(f"and the window of {self._n} samples needs more than {MAX_TABLE} values by position")
-        return np.zeros(shape)
 
     def _between(self, node: Node) -> list[Piece]:
         """A node in front of Dense, on each piece."""
@@ -156,6 +161,7 @@ class _Unfolding:
 
     def _one(self, node: Node, piece: Piece, own: slice, total: int) -> Piece:
         """One piece through an element-wise node; own: its place in the vector of `total` values."""
+        self._count(self._length(piece))
         if node.op == "activation":
             source = self._add(node, "activation", [piece.source], node.params)
             zero = None if piece.zero is None else activate(node.params["activation"], piece.zero)
@@ -185,10 +191,13 @@ class _Unfolding:
             # 0 x + values: a constant with the time role of the piece
             weights = {"factor": np.zeros_like(values), "offset": values}
             return self._add(node, "scale", [piece.source], {}, weights)
-        self._table(values.shape)
+        self._count(values.size)
         return self._add(node, "embedding", [self._position], {}, {"table": values})
 
     def _finish(self, node: Node) -> None:
+        if id(node.weights["kernel"]) in self._kernels:
+            self._count(node.weights["kernel"].size)  # cut into parts anew for each call of the layer
+        self._kernels.add(id(node.weights["kernel"]))
         kernel, at, terms = node.weights["kernel"].astype(np.float64), 0, []
         bias = node.weights["bias"].astype(np.float64) if "bias" in node.weights else np.zeros(kernel.shape[1])
         for piece in self._pieces[node.inputs[0]]:

@@ -6,6 +6,7 @@ import numpy as np
 
 from stepstream.errors import GraphError
 from stepstream.graph.ir import MASK, Graph, Node, TensorSpec, TimeRole, state_ref
+from stepstream.limits import MAX_VALUES
 from stepstream.ops import REGISTRY
 
 
@@ -16,6 +17,9 @@ def validate(graph: Graph) -> dict[str, TensorSpec]:
         raise GraphError("a graph needs at least one input, each with a name of its own")
     for node in graph.nodes:
         specs |= infer(node, specs)
+    values = sum(spec.size for spec in specs.values())
+    if values > MAX_VALUES:
+        raise GraphError(f"expected at most {MAX_VALUES} values for one sample in all layers together, got {values}")
     if not graph.outputs:
         raise GraphError("a graph needs an output")
     for name, source in graph.outputs:
@@ -43,4 +47,7 @@ def infer(node: Node, specs: dict[str, TensorSpec]) -> dict[str, TensorSpec]:
     found = {node.id: op.infer(node, *(specs[i] for i in node.inputs))}
     for slot in op.slots(node):
         found[state_ref(node.id, slot.name)] = TensorSpec(slot.shape, TimeRole.LATEST)
+    values = max(spec.size for spec in found.values())
+    if values > MAX_VALUES:
+        raise GraphError(f"layer {node.layer!r}: expected at most {MAX_VALUES} values for one sample, got {values}")
     return found

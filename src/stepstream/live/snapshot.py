@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from stepstream import limits
 from stepstream.errors import StateError
-from stepstream.formats import hdf5, limits
+from stepstream.formats import hdf5
 from stepstream.formats.hdf5 import Group
 from stepstream.graph.ir import Array
 from stepstream.live.sliding import SlidingExecutor

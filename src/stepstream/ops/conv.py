@@ -9,15 +9,15 @@ import numpy as np
 
 from stepstream.errors import GraphError
 from stepstream.graph.ir import Array, Node, TensorSpec
+from stepstream.limits import MAX_VALUES
 from stepstream.ops.dense import project
 from stepstream.ops.op import Op, Weights, params_of, register
 
 
-def _geometry(
-    node: Node, spatial: Sequence[int], size: Sequence[int], dilation: Sequence[int]
-) -> list[tuple[int, ...]]:
-    """(output length, padding before, padding after) of each axis; "same" as TensorFlow counts it."""
+def _geometry(node: Node, shape: Sequence[int], size: Sequence[int], dilation: Sequence[int]) -> list[tuple[int, ...]]:
+    """(output length, padding before, padding after) of each axis but the last; "same" as TensorFlow counts it."""
     strides, padding = params_of(node, "strides", "padding")
+    spatial = shape[:-1]
     if (
         not len(spatial) == len(size) == len(strides) == len(dilation)
         or min((*size, *strides, *dilation), default=0) < 1
@@ -33,12 +33,16 @@ def _geometry(
         if steps < 1:
             raise GraphError(f"layer {node.layer!r}: expected at least {reach} values along each axis, got {spatial}")
         out.append((steps, pad // 2, pad - pad // 2))
+    padded = shape[-1] * math.prod(n + a + b for n, (_, a, b) in zip(spatial, out, strict=True))
+    patches = shape[-1] * math.prod(k * steps for k, (steps, *_) in zip(size, out, strict=True))
+    if max(padded, patches) > MAX_VALUES:
+        raise GraphError(f"layer {node.layer!r}: expected at most {MAX_VALUES} values to work on, got more")
     return out
 
 
 def _patches(node: Node, x: Array, size: Sequence[int], dilation: Sequence[int], fill: float) -> Array:
     """x (n, *spatial, channels) -> (n, *out, channels, *size), a view on the padded x."""
-    geometry = _geometry(node, x.shape[1:-1], size, dilation)
+    geometry = _geometry(node, x.shape[1:], size, dilation)
     x = np.pad(x, [(0, 0), *((a, b) for _, a, b in geometry), (0, 0)], constant_values=x.dtype.type(fill))
     reach = [(k - 1) * d + 1 for k, d in zip(size, dilation, strict=True)]
     windows = np.lib.stride_tricks.sliding_window_view(x, reach, axis=tuple(range(1, x.ndim - 1)))
@@ -71,12 +75,12 @@ class Conv(Op):
             raise GraphError(f"layer {node.layer!r}: expected a kernel for samples {x.shape}, got {got}")
         if "bias" in node.weights:
             self.expect(node, "bias", kernel.shape[-1:])
-        geometry = _geometry(node, x.shape[:-1], kernel.shape[:-2], dilation)
+        geometry = _geometry(node, x.shape, kernel.shape[:-2], dilation)
         return TensorSpec((*(out for out, *_ in geometry), kernel.shape[-1]), x.role)
 
     def multiply_adds(self, node: Node, *xs: TensorSpec) -> int:
         out = self.infer(node, *xs)
-        return node.weights["kernel"].size * int(np.prod(out.shape[:-1]))
+        return node.weights["kernel"].size * math.prod(out.shape[:-1])
 
     def apply(self, node: Node, w: Weights, *xs: Array) -> Array:
         (x,) = xs
@@ -104,7 +108,7 @@ class Pool(Op):
         (x,) = xs
         if kind not in {"max", "average"} or len(x.shape) < 2:
             raise GraphError(f"layer {node.layer!r}: expected samples with axes to pool over, got {x.shape} ({kind})")
-        geometry = _geometry(node, x.shape[:-1], size, [1] * len(size))
+        geometry = _geometry(node, x.shape, size, [1] * len(size))
         return TensorSpec((*(out for out, *_ in geometry), x.shape[-1]), x.role)
 
     def apply(self, node: Node, w: Weights, *xs: Array) -> Array:

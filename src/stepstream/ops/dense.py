@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from stepstream.errors import GraphError
@@ -36,7 +38,7 @@ class Dense(Op):
         return TensorSpec(activated_shape(node, activation, (*x.shape[:-1], units)), x.role)
 
     def multiply_adds(self, node: Node, *xs: TensorSpec) -> int:
-        return node.weights["kernel"].size * int(np.prod(xs[0].shape[:-1]))
+        return node.weights["kernel"].size * math.prod(xs[0].shape[:-1])
 
     def apply(self, node: Node, w: Weights, *xs: Array) -> Array:
         z = project(xs[0], w["kernel"])

@@ -6,6 +6,7 @@ import numpy as np
 
 from stepstream.errors import GraphError
 from stepstream.graph.ir import Array, Node, TensorSpec
+from stepstream.limits import MAX_INDEX
 from stepstream.ops.op import Op, Weights, register
 
 
@@ -21,8 +22,8 @@ class Embedding(Op):
         if table is None or table.ndim != 2:
             got = None if table is None else table.shape
             raise GraphError(f"layer {node.layer!r}: expected a table (indices, features), got {got}")
-        if table.shape[0] > 2**24:
-            raise GraphError(f"layer {node.layer!r}: float32 holds indices up to 2**24, got {table.shape[0]}")
+        if table.shape[0] > MAX_INDEX:
+            raise GraphError(f"layer {node.layer!r}: float32 holds indices up to {MAX_INDEX}, got {table.shape[0]}")
         return TensorSpec((*x.shape, table.shape[1]), x.role)
 
     def apply(self, node: Node, w: Weights, *xs: Array) -> Array:

@@ -63,8 +63,12 @@ class BatchNorm(_PerSample):
     optional = ("gamma", "beta")
 
     def infer(self, node: Node, *xs: TensorSpec) -> TensorSpec:
-        params_of(node, "epsilon")
-        return super().infer(node, *xs)
+        (epsilon,) = params_of(node, "epsilon")
+        y = super().infer(node, *xs)
+        lowest = node.weights["variance"].min(initial=np.inf) + np.float32(epsilon)
+        if not lowest > 0:
+            raise GraphError(f"layer {node.layer!r}: expected variance + epsilon above 0, got {lowest}")
+        return y
 
     def apply(self, node: Node, w: Weights, *xs: Array) -> Array:
         (x,) = xs

@@ -5,10 +5,13 @@ Flatten -> Dense over n samples is act(b + sum_s W_s h_s): W_s are the rows of t
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from stepstream.errors import GraphError
 from stepstream.graph.ir import Array, Node, StateSlot, TensorSpec, TimeRole
+from stepstream.limits import MAX_INDEX
 from stepstream.ops.op import Inputs, Op, State, Weights, params_of, register
 
 
@@ -20,8 +23,8 @@ class Position(Op):
 
     def infer(self, node: Node, *xs: TensorSpec) -> TensorSpec:
         (n,) = params_of(node, "n")
-        if len(xs) != 1 or xs[0].role is not TimeRole.SEQUENCE or not 1 <= n <= 2**24:
-            raise GraphError(f"layer {node.layer!r}: expected a sequence of 1 to 2**24 samples, got {n}")
+        if len(xs) != 1 or xs[0].role is not TimeRole.SEQUENCE or not 1 <= n <= MAX_INDEX:
+            raise GraphError(f"layer {node.layer!r}: expected a sequence of 1 to {MAX_INDEX} samples, got {n}")
         return TensorSpec((), TimeRole.SEQUENCE)
 
     def slots(self, node: Node) -> tuple[StateSlot, ...]:
@@ -58,7 +61,7 @@ class PositionDense(Op):
         return (StateSlot("sum", node.weights["kernel"].shape[2:]),)
 
     def multiply_adds(self, node: Node, *xs: TensorSpec) -> int:
-        return int(np.prod(node.weights["kernel"].shape[1:]))
+        return math.prod(node.weights["kernel"].shape[1:])
 
     def step(self, node: Node, w: Weights, xs: Inputs, state: State) -> tuple[Array, State]:
         """h (streams, features), position (streams,), sum (streams, units); NaN beyond the window."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from stepstream.errors import GraphError
@@ -18,7 +20,7 @@ class Reshape(Op):
     def infer(self, node: Node, *xs: TensorSpec) -> TensorSpec:
         (shape,) = params_of(node, "shape")
         (x,) = xs
-        if int(np.prod(shape)) != x.size or min(shape, default=1) < 1:
+        if math.prod(shape) != x.size or min(shape, default=1) < 1:
             raise GraphError(f"layer {node.layer!r}: expected {x.size} values, as in {x.shape}, got {tuple(shape)}")
         return TensorSpec(tuple(shape), x.role)
 

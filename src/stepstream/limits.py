@@ -12,6 +12,11 @@ MAX_EXPANSION = 200  # times its own size; real weights compress less than twice
 MAX_MESSAGE = 1000  # characters of an error: names in a file may be megabytes
 MAX_WINDOW = 1_000_000  # samples in training; what sliding(n) takes, and no recurrent network learnt from longer ones
 MAX_LAYERS = 5000  # calls of layers in a model, nested ones too; recurrent networks have a few dozen
+MAX_DEPTH = 32  # models within models
+MAX_OUTPUTS = 1000  # tensors that a model gives; recurrent networks have a few
+MAX_MASKS = 1000  # masks side by side: one for each tensor that a merge joins
+MAX_REPEATED_BYTES = 2**30  # of weights that further calls of a layer use, each time: what it takes to step them
+MAX_COPIED_BYTES = 2**26  # of those, what is no weight of the file's, but made for each call: of normalisations, mostly
 
 # JSON
 MAX_JSON_BYTES = 2**24  # the largest configuration seen is under 1 MB; 16 MiB parse in a second
@@ -37,3 +42,9 @@ MAX_RANK = 32  # axes of an array; HDF5's own limit
 MAX_ATTRIBUTE_ITEMS = 100_000  # weight names of one layer
 MAX_CHUNKS = 100_000  # pieces of one array
 MAX_STRING_BYTES = 2**26  # text of one attribute or array, since all its entries may point to the same megabyte
+
+# The graph
+MAX_VALUES = 2**26  # of one sample, in all tensors together: 256 MiB; a network for photographs has 2**25
+MAX_INDEX = 2**24  # float32 holds whole numbers up to here
+MAX_TABLE = 2**23  # values by position that taking Flatten apart makes: 4,000 samples of 512 units, four times over
+MAX_PIECES = 2000  # parts of joined vectors, layer by layer; behind Flatten stand a few layers and branches
