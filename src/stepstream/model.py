@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from numbers import Integral
@@ -248,6 +248,6 @@ class Model:
 
 
 def _names(what: str, names: Sequence[str] | None) -> tuple[str, ...] | None:
-    if isinstance(names, str) or not isinstance(names, Iterable | None):
+    if not isinstance(names, list | tuple | None):  # a set has an order of its own in every process
         raise InputError(f"{what}: expected a list of names, got {names!r}")
     return None if names is None else tuple(names)

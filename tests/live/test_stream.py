@@ -288,6 +288,9 @@ def test_names_must_fit(motions):
         stepstream.load(motions / "model.keras", features=["a", "a", "b"])
     with pytest.raises(InputError, match="1 different names"):
         stepstream.load(motions / "model.keras", classes=["a", "b"])
+    for names in ({"x", "y", "z"}, "xyz", b"xyz", dict.fromkeys("xyz"), iter("xyz")):  # not in the user's order, or once
+        with pytest.raises(InputError, match="features: expected a list of names"):
+            stepstream.load(motions / "model.keras", features=names)
 
 
 def test_embedding_takes_whole_numbers_in_range():
