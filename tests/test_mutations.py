@@ -124,7 +124,7 @@ MUTATIONS = {
     "every record its own stream": ("cli/job.py", "if key not in self.streams:", "if True:", RUN),
     "skipped records count as samples": ("cli/job.py", "if not self.skip:", "if False:", RUN),
     "what is no UTF-8 replaced": ("cli/lines.py", "content.decode()", 'content.decode("utf-8", "replace")', ROWS),
-    "masked values accepted": ("arrays.py", "if _masked(values):", "if False:", ARRAYS),
+    "masked values accepted": ("arrays.py", "if refused := _refused(values):", "if refused := False:", ARRAYS),
 }  # fmt: skip
 
 

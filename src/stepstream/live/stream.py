@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, final
 import numpy as np
 from numpy.typing import ArrayLike
 
+from stepstream.arrays import short
 from stepstream.errors import ConcurrentUseError, InputError, StepstreamWarning
 from stepstream.graph.ir import Array
 from stepstream.live import snapshot
@@ -239,7 +240,7 @@ class Stream:
             with suppress(OverflowError):
                 if math.isfinite(value := float(time)):
                     return value
-        raise InputError(f"expected a time in seconds since 1970, got {str(time)[:40]} ({where})")
+        raise InputError(f"expected a time in seconds since 1970, got {short(time)} ({where})")
 
     def _next(self, state: StreamState, x: Sample, time: float | None, mask: bool | None) -> tuple[Output, StreamState]:
         """The one signature: (state, sample) -> (answer, state)."""
