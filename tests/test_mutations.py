@@ -84,7 +84,7 @@ MUTATIONS = {
     "the recipe's layout for a layer that is called twice": ("live/snapshot.py", "len(indices) == len(stateful)", "True", SNAPSHOT),
     "the recipe's layout for a layer inside another model": ("live/snapshot.py", "n.layer_index >= 0", "True", SNAPSHOT),
     "two nodes of a layer under one name": ("live/snapshot.py", "layer if count[layer] == 1 else node", "layer", SNAPSHOT),
-    "any count accepted": ("live/snapshot.py", "if state.row[-1] != expected:", "if False:", SLIDING),
+    "any count accepted": ("live/snapshot.py", "if count != found:", "if False:", SLIDING),
     # sliding windows
     "recompute: one sample too many": ("live/sliding.py", "count - self.stride * -(-np.maximum(0, count - self.n)", "count - self.stride * -(-np.maximum(0, count - self.n - 1)", SLIDING),
     "recompute: one sample too few": ("live/sliding.py", "count - self.stride * -(-np.maximum(0, count - self.n)", "count - self.stride * -(-np.maximum(0, count - self.n + 1)", SLIDING),

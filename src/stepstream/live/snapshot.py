@@ -25,7 +25,7 @@ from stepstream.errors import InputError, StateError
 from stepstream.formats import hdf5, limits
 from stepstream.formats.hdf5 import Group
 from stepstream.graph.ir import Array
-from stepstream.live.sliding import SlidingExecutor
+from stepstream.live.sliding import Recompute, SlidingExecutor, States
 from stepstream.live.state import Executor, StreamState
 from stepstream.live.windowing import Windowing
 from stepstream.version import __version__
@@ -148,7 +148,8 @@ def load_streams(path: str | Path, model: Model, windowing: Windowing) -> tuple[
             for i, (key, age, count, time) in enumerate(zip(keys, ages, samples, times, strict=True))
         }
         for key, state in states.items():
-            _check_count(executor, state, f"{path}, stream {key!r}")
+            if wrong := wrong_count(model, executor, state):
+                raise StateError(f"{path}, stream {key!r}: {wrong}")
         position = {
             name.removeprefix("position_"): _count(file, name, str(path))
             for name in file.attr_names()
@@ -255,12 +256,26 @@ def _age(age: int, model: Model, windowing: Windowing, where: str) -> int | None
     return None
 
 
-def _check_count(executor: Executor, state: StreamState, where: str) -> None:
-    """A ring's count has to be that of its age, or an answer would have seen other samples than it says."""
-    if isinstance(executor, SlidingExecutor) and state.age is not None:
-        expected = executor.count(state.age)
-        if state.row[-1] != expected:
-            raise StateError(f"{where}: expected a count of {expected} at age {state.age}, got {state.row[-1]}")
+def wrong_count(model: Model, executor: Executor, state: StreamState) -> str | None:
+    """What is wrong where a ring's count, or a place in a flattened window, is not that of the age.
+
+    An answer would have seen other samples than it says.
+    """
+    age = state.age
+    if age is None:
+        return None
+    expected: dict[tuple[str, str], Any] = {}
+    if isinstance(executor, SlidingExecutor):
+        expected[executor.slots[-1][0], "count"] = executor.count(age)
+    if not isinstance(executor, Recompute):  # which keeps samples alone
+        place = executor.ages(age) if isinstance(executor, States) else age
+        expected |= {(n.id, "count"): place for n in model.graph.nodes if n.op == "position"}
+    slots = executor.unpack(state.row)
+    for key, counts in expected.items():
+        for count, found in zip(np.ravel(counts), slots[key].flat, strict=True):
+            if count != found:
+                return f"expected a count of {count} at age {age}, got {found}"
+    return None
 
 
 def _describe(file: h5py.File, model: Model, windowing: Windowing) -> None:

@@ -205,8 +205,15 @@ class Stream:
                 raise InputError(f"expected a snapshot of {what} {ours}, got one of {theirs}")
         if not np.isfinite(row).all():
             raise InputError("expected a snapshot of finite numbers, got NaN or Inf; start the stream anew")
+        counts = [state.samples] if state.age is None else [state.samples, state.age]
+        if not all(type(n) is int and 0 <= n <= snapshot.MAX_COUNT for n in counts):
+            raise InputError(f"expected a snapshot with counts from 0, got samples and age {short(counts)}")
+        if state.time is not None:
+            self._seconds(state.time, "the snapshot's")
         if state.age is None and (self.windowing.needs_age or self.model.window_length is not None):
             raise InputError(f"expected a snapshot of known age under {self.windowing}, got one without; start anew")
+        if wrong := snapshot.wrong_count(self.model, self._executor, state):
+            raise InputError(f"expected a snapshot as it was given: {wrong}")
         with self._one_thread():
             self._state = state
 
