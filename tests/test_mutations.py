@@ -101,6 +101,7 @@ MUTATIONS = {
     "sliding is beyond the training length by its age": ("live/windowing.py", "return self.n if age is None else min(age, self.n)", "return age", SLIDING),
     "states=k rounded down": ("live/windowing.py", 'stride = -(-n // self._whole("states", states, n))', 'stride = n // self._whole("states", states, n)', SLIDING),
     # samples by input, and models that flatten
+    "an input without time that changes": ("live/stream.py", "if before != now:", "if False:", SAMPLE),
     "a flattened window that goes on": ("live/stream.py", "(self.windowing.effective(age + 1) or 0) > n", "False", SAMPLE),
     "a flattened window one sample short": ("live/stream.py", "(self.windowing.effective(age + 1) or 0) > n", "age + 1 >= n", SAMPLE),
     "a flattened window cut at another length": ("live/stream.py", "if windowing.n != n:", "if False:", SAMPLE),

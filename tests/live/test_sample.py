@@ -1,12 +1,13 @@
 """Samples by input name, and streams over a model that has answers for windows of one length alone."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import h5py
 import numpy as np
 import pytest
 
-from make import model_of, question, recurrent
+from make import EXAMPLES, model_of, question, recurrent
 from stepstream import InputError, Model, StateError, StepstreamWarning
 from stepstream.graph.ir import Graph, TensorSpec, TimeRole
 from stepstream.live.sample import row_of, rows_of
@@ -92,6 +93,50 @@ def test_bad_arrays_for_an_input(changed, message):
     inputs = {"motion": SAMPLES[:5], "image": np.zeros((5, 4)), "site": [8, 3], **changed}
     with pytest.raises(InputError, match=message):
         rows_of(three_inputs(), inputs)
+
+
+WITH_STATIC = EXAMPLES["repeat"]()
+
+
+@pytest.mark.parametrize("windowing", ["carry", "sliding(5, by=states)", "sliding(5, by=recompute)"])
+def test_what_has_no_time_stays_the_same_from_reset_to_reset(windowing, tmp_path):
+    first, other = np.tile([1, 2], (3, 1)), np.array([[1, 2], [1, 3]])
+    stream = WITH_STATIC.stream(windowing)
+    for call in (stream.step, stream.peek):  # nothing is known before the first sample
+        call({"x": SAMPLES[0], "s": [1, 2]})
+    stream.reset()
+    stream.steps({"x": SAMPLES[:3], "s": first})
+    before = stream.snapshot()
+    for call, x in (
+        (stream.step, {"x": SAMPLES[3], "s": [1, 3]}),
+        (stream.peek, {"x": SAMPLES[3], "s": [1, 3]}),
+        (stream.fork().step, [*SAMPLES[3], 1, 3]),
+        (stream.steps, {"x": SAMPLES[3:5], "s": other}),
+    ):
+        with pytest.raises(InputError, match=r"the same 's' .* no time, got 3.0 after 2.0 \(sample [45] .*reset\(\)"):
+            call(x)
+    assert stream.snapshot() == before
+    twin = WITH_STATIC.stream(windowing)
+    twin.restore(before)
+    with pytest.raises(InputError, match="no time"):
+        twin.step([*SAMPLES[3], 1, 3])
+    with pytest.raises(InputError, match="2 values without time"):
+        twin.restore(replace(before, static=(1.0,)))
+    stream.save(tmp_path / "state.h5")
+    stream.load(tmp_path / "state.h5")  # a file does not hold the values
+    stream.step([*SAMPLES[3], 1, 3])
+    with pytest.raises(InputError, match=r"got 2.0 after 3.0"):
+        stream.step([*SAMPLES[3], 1, 2])
+    stream.reset()
+    stream.step([*SAMPLES[3], 1, 2])
+
+
+def test_what_has_no_time_may_change_where_a_windowing_restarts():
+    stream = WITH_STATIC.stream("tumbling(2)")
+    stream.steps([[*x, s, 0] for x, s in zip(SAMPLES[:6], [1, 1, 2, 2, 3, 3], strict=True)])
+    stream.step([*SAMPLES[6], 4, 0])
+    with pytest.raises(InputError, match=r"got 5.0 after 4.0"):
+        stream.step([*SAMPLES[7], 5, 0])
 
 
 @pytest.fixture
