@@ -69,7 +69,7 @@ MUTATIONS = {
     "a fork that starts anew": ("live/stream.py", "twin._state, twin._says_restart = self._state, self._says_restart", "pass", STREAM),
     "NaN accepted": ("live/sample.py", "if not np.isfinite(row).all():", "if False:", STREAM),
     "time may run backwards": ("live/stream.py", "time < state.time", "False", STREAM),
-    "a wrong length accepted": ("live/sample.py", "if row.shape not in {(f,), (1, f), (1, 1, f)}:", "if False:", STREAM),
+    "a wrong length accepted": ("live/sample.py", "if shape not in shapes and not any(", "if False and not any(", STREAM),
     "two threads at once": ("live/stream.py", "if not self._lock.acquire(blocking=False):", "if not self._lock.acquire(blocking=False) and False:", STREAM),
     "features by position instead of by name": ("live/sample.py", "[x[name] for name in names]", "list(x.values())", STREAM),
     # states

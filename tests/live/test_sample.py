@@ -7,7 +7,7 @@ import h5py
 import numpy as np
 import pytest
 
-from make import EXAMPLES, model_of, question, recurrent
+from make import EXAMPLES, graph_model, model_of, question, recurrent
 from stepstream import InputError, Model, StateError, StepstreamWarning
 from stepstream.graph.ir import Graph, TensorSpec, TimeRole
 from stepstream.live.sample import row_of, rows_of
@@ -24,7 +24,14 @@ COLUMNS = {"motion": slice(0, 3), "image": slice(3, 7), "site": slice(7, 9)}
 def three_inputs(features=None):
     """What `row_of` needs to know of a model."""
     graph = Graph(INPUTS, (), (("motion", "motion"),))
-    return SimpleNamespace(n_features=9, features=features, input_columns=COLUMNS, index_columns={8: 5}, graph=graph)
+    return SimpleNamespace(
+        n_features=9,
+        features=features,
+        input_columns=COLUMNS,
+        index_columns={8: 5},
+        graph=graph,
+        sample_shapes={(9,)},
+    )
 
 
 def test_columns_follow_the_inputs():
@@ -93,6 +100,31 @@ def test_bad_arrays_for_an_input(changed, message):
     inputs = {"motion": SAMPLES[:5], "image": np.zeros((5, 4)), "site": [8, 3], **changed}
     with pytest.raises(InputError, match=message):
         rows_of(three_inputs(), inputs)
+
+
+@pytest.mark.parametrize("shape", [(), (1, 3), (3, 1), (2, 3), (2, 3, 1)])
+def test_an_only_input_keeps_its_shape(shape):
+    """As Keras takes the frames of a film, or indices."""
+    size = int(np.prod(shape))
+    op, params, weights = recurrent("lstm", size, 4, sequences=False)
+    first = ("embedding", {}, {"table": np.eye(5)[:, :1]}) if not shape else ("reshape", {"shape": (size,)}, {})
+    nodes = [("first", first[0], ["x"], *first[1:]), ("y", op, ["first"], params, weights)]
+    model = graph_model({"x": (shape, TimeRole.SEQUENCE)}, nodes, ["y"])
+    flat = np.random.default_rng(1).integers(0, 5, (2, 4, size)).astype(np.float32)
+    x = flat.reshape(2, 4, *shape)
+    expected = model.run(flat)
+    assert model.run(x).tobytes() == expected.tobytes()
+    assert model.verify(x, expected).ok
+    for rows in (x[1], x[1:], flat[1], flat[1:]):
+        stream, twin = model.stream("carry"), model.stream("carry")
+        assert stream.steps(rows)[-1].tobytes() == expected[1].tobytes()
+        for t in range(4):
+            one = x[1, t]
+            ys = [twin.peek(sample) for sample in (one, one[None], one[None, None], flat[1, t], flat[1, t][None])]
+            assert len({y.tobytes() for y in [*ys, twin.step(one)]}) == 1
+    for call, wrong in ((model.run, x[None]), (model.run, x[..., None, None]), (stream.step, x[1]), (stream.steps, x)):
+        with pytest.raises(InputError, match="expected"):
+            call(wrong)
 
 
 WITH_STATIC = EXAMPLES["repeat"]()

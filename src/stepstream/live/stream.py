@@ -138,9 +138,10 @@ class Stream:
     def step(self, x: Sample, time: float | None = None, mask: bool | None = None) -> Output:
         """One sample in, one answer out.
 
-        x: a list, tuple or array of shape (f,), (1, f) or (1, 1, f), a dict by feature name, or by input name where the
-        model has several inputs. time: seconds, never before the last one. mask: False for a sample that is to be
-        passed over (it counts in age and windows; the recurrent layers repeat their last output), as in Keras.
+        x: a list, tuple or array of shape (f,), (1, f) or (1, 1, f), or with the shape of the only input in place of
+        (f,); a dict by feature name, or by input name where the model has several inputs. time: seconds, never before
+        the last one. mask: False for a sample that is to be passed over (it counts in age and windows; the
+        recurrent layers repeat their last output), as in Keras.
         Returns a float for one unit, float32 (outputs,) for more, a dict by name for several outputs. Raises
         InputError and changes nothing for a wrong length, NaN, Inf, time running backwards, an input without time that
         changes between resets, or, where the model flattens windows of n samples, sample n + 1 of a stream that is not
@@ -163,8 +164,9 @@ class Stream:
     ) -> Array | dict[str, Array]:
         """Many samples, X (t, f) or (1, t, f) -> float32 (t, outputs); all of them, or an error and none.
 
-        Where the model has several inputs, X may be a dict by input name: (t, f) each, and (k,) or (t, k) for an input
-        without time. time, mask: (t,), what `step` takes with each sample.
+        The samples of an only input may have its shape. Where the model has several inputs, X may be a dict by
+        input name: (t, f) each, and (k,) or (t, k) for an input without time. time, mask: (t,), what `step` takes
+        with each sample.
         """
         with self._one_thread():
             x = rows_of(self.model, X)
