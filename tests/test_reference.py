@@ -261,6 +261,22 @@ def test_keras_with_several_inputs(keras, as_dict):
     assert np.allclose(answers.values, expected["y"] if as_dict else expected)
 
 
+@pytest.mark.parametrize(("policy", "most"), [("mixed_float16", 0.02), ("mixed_bfloat16", 0.2), ("bfloat16", 0.2)])
+def test_keras_in_half_precision_is_held_to_its_rounding(keras, policy, most):
+    layers = keras.layers
+    keras.utils.set_random_seed(3)
+    gru = layers.GRU(6, recurrent_initializer="glorot_uniform", dtype=policy)
+    original = keras.Sequential([keras.Input((None, 3)), gru, layers.Dense(2, dtype=policy)])
+    model = stepstream.load(original)
+    result = model.verify(reference=original)
+    assert result.ok, result
+    check = result.checks[-1]
+    assert 1e-5 < check.error < check.tolerance < most
+    assert f"computes in {policy.removeprefix('mixed_')}" in check.note
+    gru.set_weights([-w for w in gru.get_weights()])
+    assert not model.verify(reference=original).ok
+
+
 class Keyed(Inputs):
     """As tf.keras has it: shapes by key, and `inputs` in the order of the keys."""
 

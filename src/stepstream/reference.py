@@ -16,6 +16,7 @@ FORGETS = (
     "the reference is stateful, and predict_on_batch forgets its state between calls on this back end: not compared; "
     "give a model that is not stateful, or use another back end"
 )
+ROUNDING = {"bfloat16": 2.0**-7, "float16": 2.0**-10}  # the step from 1 to the next number
 RESET = "the reference is stateful: its states were reset before and after"
 
 
@@ -59,6 +60,8 @@ class Reference:
         self.length: int | None = next((s[1] for s in timed if s[1] is not None), None)
         self.framework = type(model).__module__.partition(".")[0]
         self._stateful = [layer for layer in _layers(model) if getattr(layer, "stateful", False)]
+        computes = {str(getattr(layer, "compute_dtype", "")) for layer in _layers(model)}
+        self.precision: str | None = next((half for half in ROUNDING if half in computes), None)
 
     def samples(self, time: int) -> int:
         """How many samples it takes to compare, where `time` are enough for ourselves."""
