@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import stepstream
-from stepstream.arrays import float32
+from stepstream.arrays import float32, short
 
 MASKED = np.ma.array([1.0, 2.0, 3.0], mask=[0, 1, 0])
 NESTED: list = []
@@ -39,8 +39,14 @@ NESTED.append(NESTED)
         [10**400],
         NESTED,
         {"x": 1.0},
+        bytearray(b"abc"),
+        [1.0, bytearray(b"ab")],
+        memoryview(b"abc"),
+        np.zeros(3, [("x", "f4")]),
+        list(np.zeros(3, [("x", "f4")])),
+        [10**5000],
     ],
-    ids=lambda values: repr(values)[:40],
+    ids=lambda values: short(values)[:40],
 )
 def test_what_is_no_number_is_refused(values):
     with pytest.raises(stepstream.InputError, match="expected 3 numbers, got "):

@@ -69,7 +69,7 @@ MUTATIONS = {
     "a fork that starts anew": ("live/stream.py", "twin._state, twin._says_restart = self._state, self._says_restart", "pass", STREAM),
     "NaN accepted": ("live/sample.py", "if not np.isfinite(row).all():", "if False:", STREAM),
     "time may run backwards": ("live/stream.py", "time < state.time", "False", STREAM),
-    "a wrong length accepted": ("live/sample.py", "if row.shape not in {(f,), (1, f), (1, 1, f)}:", "if False:", STREAM),
+    "a wrong length accepted": ("live/sample.py", "if shape not in shapes and not any(", "if False and not any(", STREAM),
     "two threads at once": ("live/stream.py", "if not self._lock.acquire(blocking=False):", "if not self._lock.acquire(blocking=False) and False:", STREAM),
     "features by position instead of by name": ("live/sample.py", "[x[name] for name in names]", "list(x.values())", STREAM),
     # states
@@ -84,7 +84,7 @@ MUTATIONS = {
     "the recipe's layout for a layer that is called twice": ("live/snapshot.py", "len(indices) == len(stateful)", "True", SNAPSHOT),
     "the recipe's layout for a layer inside another model": ("live/snapshot.py", "n.layer_index >= 0", "True", SNAPSHOT),
     "two nodes of a layer under one name": ("live/snapshot.py", "layer if count[layer] == 1 else node", "layer", SNAPSHOT),
-    "any count accepted": ("live/snapshot.py", "if state.row[-1] != expected:", "if False:", SLIDING),
+    "any count accepted": ("live/snapshot.py", "if count != found:", "if False:", SLIDING),
     # sliding windows
     "recompute: one sample too many": ("live/sliding.py", "count - self.stride * -(-np.maximum(0, count - self.n)", "count - self.stride * -(-np.maximum(0, count - self.n - 1)", SLIDING),
     "recompute: one sample too few": ("live/sliding.py", "count - self.stride * -(-np.maximum(0, count - self.n)", "count - self.stride * -(-np.maximum(0, count - self.n + 1)", SLIDING),
@@ -101,6 +101,7 @@ MUTATIONS = {
     "sliding is beyond the training length by its age": ("live/windowing.py", "return self.n if age is None else min(age, self.n)", "return age", SLIDING),
     "states=k rounded down": ("live/windowing.py", 'stride = -(-n // self._whole("states", states, n))', 'stride = n // self._whole("states", states, n)', SLIDING),
     # samples by input, and models that flatten
+    "an input without time that changes": ("live/stream.py", "if before != now:", "if False:", SAMPLE),
     "a flattened window that goes on": ("live/stream.py", "(self.windowing.effective(age + 1) or 0) > n", "False", SAMPLE),
     "a flattened window one sample short": ("live/stream.py", "(self.windowing.effective(age + 1) or 0) > n", "age + 1 >= n", SAMPLE),
     "a flattened window cut at another length": ("live/stream.py", "if windowing.n != n:", "if False:", SAMPLE),
@@ -124,7 +125,7 @@ MUTATIONS = {
     "every record its own stream": ("cli/job.py", "if key not in self.streams:", "if True:", RUN),
     "skipped records count as samples": ("cli/job.py", "if not self.skip:", "if False:", RUN),
     "what is no UTF-8 replaced": ("cli/lines.py", "content.decode()", 'content.decode("utf-8", "replace")', ROWS),
-    "masked values accepted": ("arrays.py", "if _masked(values):", "if False:", ARRAYS),
+    "masked values accepted": ("arrays.py", "if refused := _refused(values):", "if refused := False:", ARRAYS),
 }  # fmt: skip
 
 

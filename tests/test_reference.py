@@ -261,6 +261,51 @@ def test_keras_with_several_inputs(keras, as_dict):
     assert np.allclose(answers.values, expected["y"] if as_dict else expected)
 
 
+@pytest.mark.parametrize(("policy", "most"), [("mixed_float16", 0.02), ("mixed_bfloat16", 0.2), ("bfloat16", 0.2)])
+def test_keras_in_half_precision_is_held_to_its_rounding(keras, policy, most):
+    layers = keras.layers
+    keras.utils.set_random_seed(3)
+    gru = layers.GRU(6, recurrent_initializer="glorot_uniform", dtype=policy)
+    original = keras.Sequential([keras.Input((None, 3)), gru, layers.Dense(2, dtype=policy)])
+    model = stepstream.load(original)
+    result = model.verify(reference=original)
+    assert result.ok, result
+    check = result.checks[-1]
+    assert 1e-5 < check.error < check.tolerance < most
+    assert f"computes in {policy.removeprefix('mixed_')}" in check.note
+    gru.set_weights([-w for w in gru.get_weights()])
+    assert not model.verify(reference=original).ok
+
+
+class Keyed(Inputs):
+    """As tf.keras has it: shapes by key, and `inputs` in the order of the keys."""
+
+    def __init__(self):
+        super().__init__(("a", "b"))
+        a, b = self.inputs
+        self.input = {"second": b, "first": [a]}
+        self.input_shape = {"second": (None, None, 2), "first": (None, None, 1)}
+
+    def predict_on_batch(self, parts):
+        return super().predict_on_batch([parts["first"][0], parts["second"]])
+
+
+def test_inputs_go_by_the_keys_of_the_model():
+    ours = [("a", TensorSpec((1,), TimeRole.SEQUENCE)), ("b", TensorSpec((2,), TimeRole.SEQUENCE))]
+    (answers,), _ = Reference(Keyed(), ours, [("y", 3)]).answers(X)
+    assert (answers.values == X * np.float32([2, 1, 1])).all()
+
+
+@pytest.mark.filterwarnings("ignore:When providing `inputs` as a dict, all keys")  # which Keras still takes
+@pytest.mark.parametrize("keys", [("k0", "k1"), ("k1", "k0"), ("a", "b")])
+def test_keras_with_inputs_under_other_keys_than_their_names(keras, keys):
+    b, a = keras.Input((None, 2), name="b"), keras.Input((None, 2), name="a")
+    y = keras.layers.LSTM(3)(keras.layers.Concatenate()([b, keras.layers.Dense(2)(a)]))
+    model = keras.Model(dict(zip(keys, (b, a), strict=True)), y)
+    result = stepstream.load(model).verify(reference=model)
+    assert result.ok, result
+
+
 def test_a_reference_knows_nothing_of_the_scale():
     model, scale = question(), ([1, 2, 3], [2, 3, 4])
     scaled = Model(replace(model.reading, graph=scale_input(model.reading.graph, *scale)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from numbers import Integral
@@ -155,6 +155,12 @@ class Model:
             at += spec.size
         return MappingProxyType(out)
 
+    @cached_property
+    def sample_shapes(self) -> frozenset[tuple[int, ...]]:
+        """How one sample may come: its numbers side by side, or in the shape of the only input, as in Keras."""
+        inputs = self.graph.inputs
+        return frozenset({(self.n_features,), *([inputs[0][1].shape] if len(inputs) == 1 else [])})
+
     @property
     def window_length(self) -> int | None:
         """n for a model that flattens windows of n samples, and has answers for those alone; else None."""
@@ -188,7 +194,8 @@ class Model:
         """The whole model on X (m, time, features), as its framework runs it.
 
         X may be a dict by input name: (m, time, ...) for inputs with time, (m, ...) for those without. In one array the
-        inputs lie side by side, and those without time say the same at every sample.
+        inputs lie side by side, and those without time say the same at every sample. An only input may keep its shape,
+        (m, time, height, width, channels), or (m, time) for indices.
         Returns float32 (m, outputs), or (m, time, outputs) for a model that returns sequences; a dict by output
         name where there are several.
         """
@@ -201,6 +208,8 @@ class Model:
         if isinstance(X, Mapping):
             X = self._side_by_side(X)
         x = float32(X, f"numbers of shape (m, time, {self.n_features})")
+        if x.ndim > 1 and x.shape[2:] in self.sample_shapes:
+            x = x.reshape(*x.shape[:2], self.n_features)
         if x.ndim != 3 or x.shape[2] != self.n_features or not x.size:
             raise InputError(f"expected shape (m, time, {self.n_features}) with at least one sample, got {x.shape}")
         if not np.isfinite(x).all():
@@ -256,6 +265,6 @@ class Model:
 
 
 def _names(what: str, names: Sequence[str] | None) -> tuple[str, ...] | None:
-    if isinstance(names, str) or not isinstance(names, Iterable | None):
+    if not isinstance(names, list | tuple | None):  # a set has an order of its own in every process
         raise InputError(f"{what}: expected a list of names, got {names!r}")
     return None if names is None else tuple(names)

@@ -16,6 +16,7 @@ FORGETS = (
     "the reference is stateful, and predict_on_batch forgets its state between calls on this back end: not compared; "
     "give a model that is not stateful, or use another back end"
 )
+ROUNDING = {"bfloat16": 2.0**-7, "float16": 2.0**-10}  # the step from 1 to the next number
 RESET = "the reference is stateful: its states were reset before and after"
 
 
@@ -44,9 +45,10 @@ class Reference:
         shapes = _shapes(model)
         if len(shapes) != len(inputs):
             raise InputError(f"reference: expected a model with {len(inputs)} inputs, got {len(shapes)}")
-        names = [str(t.name).partition(":")[0] for t in getattr(model, "inputs", None) or ()]
+        names = [_name(t) for t in getattr(model, "inputs", None) or ()]
         by_name = set(names) == {name for name, _ in inputs}
         self._names = names if len(inputs) > 1 and len(names) == len(inputs) else None
+        self._structure = getattr(model, "input", None) if self._names else None
         # index of each of our inputs among those of the reference
         order = [names.index(name) for name, _ in inputs] if by_name else list(range(len(inputs)))
         self._order = order
@@ -58,6 +60,8 @@ class Reference:
         self.length: int | None = next((s[1] for s in timed if s[1] is not None), None)
         self.framework = type(model).__module__.partition(".")[0]
         self._stateful = [layer for layer in _layers(model) if getattr(layer, "stateful", False)]
+        computes = {str(getattr(layer, "compute_dtype", "")) for layer in _layers(model)}
+        self.precision: str | None = next((half for half in ROUNDING if half in computes), None)
 
     def samples(self, time: int) -> int:
         """How many samples it takes to compare, where `time` are enough for ourselves."""
@@ -138,7 +142,8 @@ class Reference:
         parts = self._split(x)
         given: Any = parts[0]
         if len(parts) > 1:
-            given = dict(zip(self._names, parts, strict=True)) if self._names else parts
+            by_name = dict(zip(self._names, parts, strict=True)) if self._names else {}
+            given = _filled(self._structure, by_name) if self._structure is not None else by_name or parts
         try:
             ys = self._model.predict_on_batch(given)
         except Exception as e:  # whatever a framework throws at numbers that we can step, the user should know
@@ -190,10 +195,25 @@ def _shapes(model: Any) -> list[tuple[Any, ...]]:
         shape = model.input_shape
     except Exception as e:  # each version and back end has an error of its own
         raise InputError(f"reference: {_UNBUILT}") from e
-    shapes = list(shape.values()) if isinstance(shape, Mapping) else shape if isinstance(shape, list) else [shape]
+    if isinstance(shape, Mapping):
+        shape = [shape[key] for key in sorted(shape)]  # the order of `model.inputs`
+    shapes = shape if isinstance(shape, list) else [shape]
     if not shapes or not all(isinstance(s, tuple) and len(s) > 1 for s in shapes):
         raise InputError(f"reference: {_UNBUILT}: {shape}")
     return shapes
+
+
+def _filled(structure: Any, by_name: Mapping[str, Array]) -> Any:
+    """Lists and dictionaries of inputs, as Keras calls a model; a key need not be its input's name."""
+    if isinstance(structure, Mapping):
+        return {key: _filled(inner, by_name) for key, inner in structure.items()}
+    if isinstance(structure, list | tuple):
+        return [_filled(inner, by_name) for inner in structure]
+    return by_name[_name(structure)]
+
+
+def _name(tensor: Any) -> str:
+    return str(tensor.name).partition(":")[0]
 
 
 _UNBUILT = "expected a model with known input shapes, (batch, time, features), got none; build it or call it once"

@@ -1,12 +1,13 @@
 """Samples by input name, and streams over a model that has answers for windows of one length alone."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import h5py
 import numpy as np
 import pytest
 
-from make import model_of, question, recurrent
+from make import EXAMPLES, graph_model, model_of, question, recurrent
 from stepstream import InputError, Model, StateError, StepstreamWarning
 from stepstream.graph.ir import Graph, TensorSpec, TimeRole
 from stepstream.live.sample import row_of, rows_of
@@ -23,7 +24,14 @@ COLUMNS = {"motion": slice(0, 3), "image": slice(3, 7), "site": slice(7, 9)}
 def three_inputs(features=None):
     """What `row_of` needs to know of a model."""
     graph = Graph(INPUTS, (), (("motion", "motion"),))
-    return SimpleNamespace(n_features=9, features=features, input_columns=COLUMNS, index_columns={8: 5}, graph=graph)
+    return SimpleNamespace(
+        n_features=9,
+        features=features,
+        input_columns=COLUMNS,
+        index_columns={8: 5},
+        graph=graph,
+        sample_shapes={(9,)},
+    )
 
 
 def test_columns_follow_the_inputs():
@@ -92,6 +100,75 @@ def test_bad_arrays_for_an_input(changed, message):
     inputs = {"motion": SAMPLES[:5], "image": np.zeros((5, 4)), "site": [8, 3], **changed}
     with pytest.raises(InputError, match=message):
         rows_of(three_inputs(), inputs)
+
+
+@pytest.mark.parametrize("shape", [(), (1, 3), (3, 1), (2, 3), (2, 3, 1)])
+def test_an_only_input_keeps_its_shape(shape):
+    """As Keras takes the frames of a film, or indices."""
+    size = int(np.prod(shape))
+    op, params, weights = recurrent("lstm", size, 4, sequences=False)
+    first = ("embedding", {}, {"table": np.eye(5)[:, :1]}) if not shape else ("reshape", {"shape": (size,)}, {})
+    nodes = [("first", first[0], ["x"], *first[1:]), ("y", op, ["first"], params, weights)]
+    model = graph_model({"x": (shape, TimeRole.SEQUENCE)}, nodes, ["y"])
+    flat = np.random.default_rng(1).integers(0, 5, (2, 4, size)).astype(np.float32)
+    x = flat.reshape(2, 4, *shape)
+    expected = model.run(flat)
+    assert model.run(x).tobytes() == expected.tobytes()
+    assert model.verify(x, expected).ok
+    for rows in (x[1], x[1:], flat[1], flat[1:]):
+        stream, twin = model.stream("carry"), model.stream("carry")
+        assert stream.steps(rows)[-1].tobytes() == expected[1].tobytes()
+        for t in range(4):
+            one = x[1, t]
+            ys = [twin.peek(sample) for sample in (one, one[None], one[None, None], flat[1, t], flat[1, t][None])]
+            assert len({y.tobytes() for y in [*ys, twin.step(one)]}) == 1
+    for call, wrong in ((model.run, x[None]), (model.run, x[..., None, None]), (stream.step, x[1]), (stream.steps, x)):
+        with pytest.raises(InputError, match="expected"):
+            call(wrong)
+
+
+WITH_STATIC = EXAMPLES["repeat"]()
+
+
+@pytest.mark.parametrize("windowing", ["carry", "sliding(5, by=states)", "sliding(5, by=recompute)"])
+def test_what_has_no_time_stays_the_same_from_reset_to_reset(windowing, tmp_path):
+    first, other = np.tile([1, 2], (3, 1)), np.array([[1, 2], [1, 3]])
+    stream = WITH_STATIC.stream(windowing)
+    for call in (stream.step, stream.peek):  # nothing is known before the first sample
+        call({"x": SAMPLES[0], "s": [1, 2]})
+    stream.reset()
+    stream.steps({"x": SAMPLES[:3], "s": first})
+    before = stream.snapshot()
+    for call, x in (
+        (stream.step, {"x": SAMPLES[3], "s": [1, 3]}),
+        (stream.peek, {"x": SAMPLES[3], "s": [1, 3]}),
+        (stream.fork().step, [*SAMPLES[3], 1, 3]),
+        (stream.steps, {"x": SAMPLES[3:5], "s": other}),
+    ):
+        with pytest.raises(InputError, match=r"the same 's' .* no time, got 3.0 after 2.0 \(sample [45] .*reset\(\)"):
+            call(x)
+    assert stream.snapshot() == before
+    twin = WITH_STATIC.stream(windowing)
+    twin.restore(before)
+    with pytest.raises(InputError, match="no time"):
+        twin.step([*SAMPLES[3], 1, 3])
+    with pytest.raises(InputError, match="2 values without time"):
+        twin.restore(replace(before, static=(1.0,)))
+    stream.save(tmp_path / "state.h5")
+    stream.load(tmp_path / "state.h5")  # a file does not hold the values
+    stream.step([*SAMPLES[3], 1, 3])
+    with pytest.raises(InputError, match=r"got 2.0 after 3.0"):
+        stream.step([*SAMPLES[3], 1, 2])
+    stream.reset()
+    stream.step([*SAMPLES[3], 1, 2])
+
+
+def test_what_has_no_time_may_change_where_a_windowing_restarts():
+    stream = WITH_STATIC.stream("tumbling(2)")
+    stream.steps([[*x, s, 0] for x, s in zip(SAMPLES[:6], [1, 1, 2, 2, 3, 3], strict=True)])
+    stream.step([*SAMPLES[6], 4, 0])
+    with pytest.raises(InputError, match=r"got 5.0 after 4.0"):
+        stream.step([*SAMPLES[7], 5, 0])
 
 
 @pytest.fixture

@@ -1,12 +1,13 @@
 """sliding(n): at every sample the model's answer on the last n, both ways, and how a stream under it behaves."""
 
 import pickle
+from dataclasses import replace
 
 import h5py
 import numpy as np
 import pytest
 
-from make import EXAMPLES, dense, model_of, question, recurrent
+from make import EXAMPLES, dense, model_of, question, recurrent, windowed
 from stepstream import InputError, Sliding, StateError
 from stepstream.live.sliding import Recompute, States, cheaper, costs
 from stepstream.live.windowing import parse
@@ -260,6 +261,54 @@ def test_a_count_that_is_not_that_of_the_age_is_refused(count, tmp_path):
     with pytest.raises(StateError, match=r"count of 7|NaN"):
         stream.load(tmp_path / "state.h5")
     assert stream.snapshot() == before
+
+
+@pytest.mark.parametrize("windowing", ["carry", "tumbling(7)", "sliding(7, by=states)"])
+@pytest.mark.parametrize("steps", [0, 1, 3, 7])
+def test_a_place_in_a_flattened_window_that_is_not_that_of_the_age_is_refused(windowing, steps, tmp_path):
+    stream = EXAMPLES["position"]().stream(windowing)
+    stream.steps(SAMPLES[:steps])
+    stream.save(tmp_path / "state.h5")
+    stream.load(tmp_path / "state.h5")
+    with h5py.File(tmp_path / "state.h5", "r+") as file:
+        places = file["state/layer t/count"]
+        places[(0, steps % 7, 0) if "sliding" in windowing else (0, 0)] = 2
+    before = stream.snapshot()
+    with pytest.raises(StateError, match=f"count of .* at age {steps}, got 2"):
+        stream.load(tmp_path / "state.h5")
+    assert stream.snapshot() == before
+
+
+@pytest.mark.parametrize("n", [1, 2, 7])
+@pytest.mark.parametrize("by", WAYS)
+def test_a_state_file_of_a_flattened_window_loads_at_every_age(n, by, tmp_path):
+    model = windowed(n)
+    stream = model.stream(Sliding(n, by=by))
+    for x in SAMPLES[: 3 * n]:
+        stream.step(x)
+        stream.save(tmp_path / "state.h5")
+        stream.load(tmp_path / "state.h5")
+        stream.restore(stream.snapshot())
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        *({"age": age} for age in (0, -5, 1.5, 7, "x", True, 2**63)),
+        *({"samples": count} for count in (None, -1, 2.0, 2**63)),
+        *({"time": time} for time in ("x", np.nan, 10**400)),
+    ],
+)
+@pytest.mark.parametrize("model", [question, EXAMPLES["position"]])
+def test_a_snapshot_that_no_stream_gave_is_refused(model, changed):
+    model = model()
+    stream = model.stream(f"sliding({model.window_length or 5})")
+    stream.steps(SAMPLES[:3])
+    before = stream.snapshot()
+    with pytest.raises(InputError, match="expected a"):
+        stream.restore(replace(before, **changed))
+    assert stream.snapshot() == before
+    stream.restore(before)
 
 
 def test_an_unknown_age_is_refused(tmp_path):

@@ -10,7 +10,7 @@ import pytest
 
 import stepstream
 from make import dense, model_of, recurrent
-from stepstream import Model, StateError
+from stepstream import InputError, Model, StateError
 from stepstream.formats.reading import LayerInfo, Provenance, Reading
 from stepstream.graph.ir import Graph, Node, TensorSpec, TimeRole
 from stepstream.live import snapshot
@@ -139,6 +139,36 @@ def test_only_files_are_replaced(stream, tmp_path):
     twin = stream.fork()
     twin.load(tmp_path / "real" / "state.h5")
     assert twin.age == 5
+
+
+@pytest.mark.parametrize("path", ["a\0b", "a\ud800b", None, 3, b"state.h5"])
+def test_what_names_no_file(stream, path):
+    for call in (stream.save, stream.load):
+        with pytest.raises(InputError, match="expected the path of a state file"):
+            call(path)
+
+
+def test_a_name_that_is_too_long(stream, tmp_path):
+    with pytest.raises(StateError, match="cannot be written"):
+        stream.save(tmp_path / ("a" * 300))
+
+
+@pytest.mark.parametrize(
+    ("windowing", "spoil"),
+    [
+        ("carry", lambda f: f.attrs.__setitem__("age", np.uint64(2**64 - 1))),
+        ("carry", lambda f: f.attrs.__setitem__("samples", 2**63 - 1)),
+        ("sliding(3)", lambda f: f["samples"].__setitem__(0, 2**63 - 1)),
+    ],
+)
+def test_counts_that_cannot_go_on_are_refused(model, tmp_path, windowing, spoil):
+    stream = model.stream(windowing)
+    stream.steps(SAMPLES[:4])
+    stream.save(tmp_path / "state.h5")
+    with h5py.File(tmp_path / "state.h5", "r+") as file:
+        spoil(file)
+    with pytest.raises(StateError, match=f"from 0 to {2**62}"):
+        stream.load(tmp_path / "state.h5")
 
 
 def test_a_folder_that_is_not_there(stream, tmp_path):

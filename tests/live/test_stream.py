@@ -89,6 +89,7 @@ def test_state_by_layer_name(stream):
         ({"x": 1, "y": 2}, {}, "expected the features"),
         ([1, 2, 3], {"time": 99.0}, "time runs backwards"),
         ([1, 2, 3], {"time": float("nan")}, "expected a time"),
+        ([1, 2, 3], {"time": 10**5000}, "expected a time"),
         ([1, 2, 3], {"time": "noon"}, "expected a time"),
         ([1, 2, 3], {"time": True}, "expected a time"),
         ([1, 2, 3], {"mask": "yes"}, "mask"),
@@ -186,6 +187,9 @@ def test_windowings_as_objects(model):
     assert model.stream("session(0.5)").windowing == stepstream.Session(0.5)
     with pytest.raises(InputError):
         stepstream.Tumbling(True)
+    for gap in (10**400, 10**5000, np.inf, np.nan, True):
+        with pytest.raises(InputError, match="session: expected a gap"):
+            stepstream.Session(gap)
 
 
 def test_two_threads_at_once_raise(model, monkeypatch):
@@ -296,6 +300,9 @@ def test_names_must_fit(motions):
         stepstream.load(motions / "model.keras", features=["a", "a", "b"])
     with pytest.raises(InputError, match="1 different names"):
         stepstream.load(motions / "model.keras", classes=["a", "b"])
+    for names in ({"x", "y", "z"}, "xyz", b"xyz", dict.fromkeys("xyz"), iter("xyz")):
+        with pytest.raises(InputError, match="features: expected a list of names"):
+            stepstream.load(motions / "model.keras", features=names)
 
 
 def test_embedding_takes_whole_numbers_in_range():

@@ -25,7 +25,8 @@ def row_of(model: Model, x: Sample, where: str) -> Array:
     if isinstance(x, Mapping):
         x = _by_name(model, x, where)
     row = float32(x, f"{f} numbers ({where})")
-    if row.shape not in {(f,), (1, f), (1, 1, f)}:
+    shape, shapes = row.shape, model.sample_shapes
+    if shape not in shapes and not any(shape[:n] == (1,) * n and shape[n:] in shapes for n in (1, 2)):
         known = "" if names is None else f"; the features are {', '.join(names)}"
         raise InputError(f"expected {f} features per sample, got shape {row.shape} ({where}){known}")
     row = row.reshape(1, f)
@@ -68,16 +69,20 @@ def _by_name(model: Model, x: Mapping[str, Any], where: str) -> Any:
 def rows_of(model: Model, X: ArrayLike | Mapping[str, Any]) -> Array:
     """Many samples as float32 (time, features), the values not yet looked at; raises InputError.
 
-    X: (t, f), (1, t, f), or for a model with several inputs a dict by input name, as `Stream.steps` takes it.
+    X: (t, f), (1, t, f), the same with the shape of the only input, or for a model with several inputs a dict by input
+    name, as `Stream.steps` takes it.
     """
     f = model.n_features
     if isinstance(X, Mapping):
         return _inputs(model, X)
     x = float32(X, f"numbers of shape (time, {f})")
-    if x.ndim == 3 and len(x) == 1:
+    given, shapes = x.shape, model.sample_shapes
+    if x.ndim > 1 and len(x) == 1 and x.shape[1:] not in shapes:
         x = x[0]
+    if x.ndim and x.shape[1:] in shapes:
+        x = x.reshape(len(x), f)
     if x.ndim != 2:
-        raise InputError(f"expected shape (time, {f}) or (1, time, ...), got {x.shape}")
+        raise InputError(f"expected shape (time, {f}) or (1, time, ...), got {given}")
     return x
 
 

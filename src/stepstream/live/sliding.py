@@ -186,9 +186,7 @@ class States(SlidingExecutor):
     def step(self, x: Array, state: Array, mask: Array | None = None) -> tuple[tuple[Array, ...], Array]:
         s, k = len(x), self.states
         count = self.next_count(state)
-        newest = (count[:, None] - 1) // self.stride  # (s, 1)
-        started = newest - (newest - np.arange(k)) % k  # (s, k): which state has each place; below 0: none yet
-        seen = np.where(started < 0, 0, count[:, None] - self.stride * started)  # with this sample
+        seen = self._seen(count)  # (s, k), with this sample
         idle = (seen < 1) | (seen > self.n)
         nothing = self.inner.initial_state(1)
         rows = self._split(state)
@@ -198,6 +196,17 @@ class States(SlidingExecutor):
         if idle.any():
             new = np.where(idle.reshape(-1, 1), nothing, new)  # one sample into nothing is no state of the stream's
         return tuple(y[oldest] for y in ys), self._joined(new, self.wrapped(count).astype(new.dtype))
+
+    def _seen(self, count: Array) -> Array:
+        """How many samples the state in each place has had (s, k) when `count` (s,) have come; 0 where none started."""
+        newest = (count[:, None] - 1) // self.stride  # (s, 1)
+        started = newest - (newest - np.arange(self.states)) % self.states  # which state has each place
+        return np.where(started < 0, 0, count[:, None] - self.stride * started)
+
+    def ages(self, age: int) -> Array:
+        """How many samples the state in each place (k,) has seen at this age of the stream; 0 for nothing."""
+        seen = self._seen(np.array([self.count(age)]))[0]
+        return np.where(seen > self.n, 0, seen)
 
     def _split(self, state: Array) -> Array:
         """Rows of streams (s, state_size) -> rows of the model (s * k, its own state_size)."""

@@ -21,11 +21,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stepstream import limits
-from stepstream.errors import StateError
+from stepstream.arrays import short
+from stepstream.errors import InputError, StateError
 from stepstream.formats import hdf5
 from stepstream.formats.hdf5 import Group
 from stepstream.graph.ir import Array
-from stepstream.live.sliding import SlidingExecutor
+from stepstream.live.sliding import Recompute, SlidingExecutor, States
 from stepstream.live.state import Executor, StreamState
 from stepstream.live.windowing import Windowing
 from stepstream.version import __version__
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+MAX_COUNT = 2**62  # samples: a file holds them in 64 bits, and there is room to go on
 LAYOUT = 1  # raise it when a file of the new layout cannot be read by the old code
 RECURRENT = {"lstm", "gru", "simple_rnn"}  # the ops whose states Keras' own layers hold in this form
 
@@ -147,7 +149,8 @@ def load_streams(path: str | Path, model: Model, windowing: Windowing) -> tuple[
             for i, (key, age, count, time) in enumerate(zip(keys, ages, samples, times, strict=True))
         }
         for key, state in states.items():
-            _check_count(executor, state, f"{path}, stream {key!r}")
+            if wrong := wrong_count(model, executor, state):
+                raise StateError(f"{path}, stream {key!r}: {wrong}")
         position = {
             name.removeprefix("position_"): _count(file, name, str(path))
             for name in file.attr_names()
@@ -193,8 +196,10 @@ def _streams(file: Group, where: str) -> tuple[list[str], list[int], list[int], 
     keys, ages, samples, times = columns
     if any(len(c) != len(keys) for c in columns) or len(set(keys)) != len(keys):
         raise StateError(f"{where}: expected one age, time and count for each of {len(keys)} different keys")
-    if min(ages, default=0) < -1 or min(samples, default=0) < 0 or any(math.isinf(t) for t in times):
-        raise StateError(f"{where}: expected ages and counts from 0 and finite times, got others")
+    if min(ages, default=0) < -1 or min(samples, default=0) < 0 or max([*ages, *samples], default=0) > MAX_COUNT:
+        raise StateError(f"{where}: expected ages and counts from 0 to {MAX_COUNT}, got others")
+    if any(math.isinf(t) for t in times):
+        raise StateError(f"{where}: expected finite times, got others")
     return keys, ages, samples, [None if math.isnan(t) else t for t in times]
 
 
@@ -202,8 +207,8 @@ def _count(file: Group, name: str, where: str, default: int | None = None) -> in
     """An attribute that counts; -1 only where the default says so."""
     value = file.attr(name)
     value = default if value is None else value
-    if not isinstance(value, int) or value < min(default or 0, 0):
-        raise StateError(f"{where}: expected {name} to be a whole number from 0, got {value!r}")
+    if not isinstance(value, int) or not min(default or 0, 0) <= value <= MAX_COUNT:
+        raise StateError(f"{where}: expected {name} to be a whole number from 0 to {MAX_COUNT}, got {value!r}")
     return value
 
 
@@ -252,12 +257,26 @@ def _age(age: int, model: Model, windowing: Windowing, where: str) -> int | None
     return None
 
 
-def _check_count(executor: Executor, state: StreamState, where: str) -> None:
-    """A ring's count has to be that of its age, or an answer would have seen other samples than it says."""
-    if isinstance(executor, SlidingExecutor) and state.age is not None:
-        expected = executor.count(state.age)
-        if state.row[-1] != expected:
-            raise StateError(f"{where}: expected a count of {expected} at age {state.age}, got {state.row[-1]}")
+def wrong_count(model: Model, executor: Executor, state: StreamState) -> str | None:
+    """What is wrong where a ring's count, or a place in a flattened window, is not that of the age.
+
+    An answer would have seen other samples than it says.
+    """
+    age = state.age
+    if age is None:
+        return None
+    expected: dict[tuple[str, str], Any] = {}
+    if isinstance(executor, SlidingExecutor):
+        expected[executor.slots[-1][0], "count"] = executor.count(age)
+    if not isinstance(executor, Recompute):  # which keeps samples alone
+        place = executor.ages(age) if isinstance(executor, States) else age
+        expected |= {(n.id, "count"): place for n in model.graph.nodes if n.op == "position"}
+    slots = executor.unpack(state.row)
+    for key, counts in expected.items():
+        for count, found in zip(np.ravel(counts), slots[key].flat, strict=True):
+            if count != found:
+                return f"expected a count of {count} at age {age}, got {found}"
+    return None
 
 
 def _describe(file: h5py.File, model: Model, windowing: Windowing) -> None:
@@ -324,14 +343,14 @@ def replace_file(path: str | Path, write: Callable[[h5py.File], None]) -> None:
     """
     import h5py
 
+    target = Path(os.path.realpath(_path(path)))  # a link stays a link
     image = io.BytesIO()
     with h5py.File(image, "w", libver="latest") as file:  # attributes above 64 KiB need the latest format
         write(file)
-    target = Path(os.path.realpath(path))  # a link stays a link
-    if target.exists() and not target.is_file():
-        raise StateError(f"{target}: expected a file to write the state to, got something else")
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
     try:
+        if target.exists() and not target.is_file():
+            raise StateError(f"{target}: expected a file to write the state to, got something else")
         try:
             with open(temporary, "xb") as f:
                 if target.exists():
@@ -347,9 +366,19 @@ def replace_file(path: str | Path, write: Callable[[h5py.File], None]) -> None:
     logger.debug("wrote %d bytes of state to %s", image.getbuffer().nbytes, target)
 
 
+def _path(path: Any) -> Path:
+    """Raises InputError for what names no file."""
+    try:
+        if b"\0" not in os.fsencode(path := Path(path)):
+            return path
+    except (TypeError, UnicodeEncodeError):
+        pass
+    raise InputError(f"expected the path of a state file, got {short(path)}")
+
+
 @contextmanager
 def opened(path: str | Path) -> Iterator[Group]:
     """The file for reading; all that is wrong with it becomes StateError."""
     where = f"{path}: not a readable state file"
-    with hdf5.opened(Path(path), where, StateError, limits.MAX_STATE_BYTES) as file:
+    with hdf5.opened(_path(path), where, StateError, limits.MAX_STATE_BYTES) as file:
         yield file

@@ -13,6 +13,7 @@ from stepstream.graph.ir import Array, StateSlot
 class StreamState:
     """All that a stream carries. row: float32 (state_size,), read-only; age None where nobody knows it.
 
+    static: the values of the inputs without time since the last reset; None where nobody knows, as in a file.
     fingerprint, windowing: whose state it is, in a snapshot.
     """
 
@@ -22,6 +23,7 @@ class StreamState:
     samples: int = 0
     fingerprint: str | None = None
     windowing: str | None = None
+    static: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         row = self.row.view()
@@ -29,7 +31,7 @@ class StreamState:
         object.__setattr__(self, "row", row)
 
     def _values(self) -> tuple[object, ...]:
-        return (self.row.tobytes(), self.age, self.time, self.samples, self.fingerprint, self.windowing)
+        return (self.row.tobytes(), self.age, self.time, self.samples, self.fingerprint, self.windowing, self.static)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, StreamState) and self._values() == other._values()

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any, NoReturn, final
 import numpy as np
 from numpy.typing import ArrayLike
 
+from stepstream.arrays import short
 from stepstream.errors import ConcurrentUseError, InputError, StepstreamWarning
-from stepstream.graph.ir import Array
+from stepstream.graph.ir import Array, TimeRole
 from stepstream.live import snapshot
 from stepstream.live.sample import Sample, row_of, rows_of
 from stepstream.live.state import StreamState
@@ -38,6 +39,12 @@ class Stream:
         self._says_restart = False
         self.windowing = self._choose(windowing)
         self._resolved, self._executor = self.windowing.on(inner)
+        self._static = [  # input and column of each value without time
+            (name, column)
+            for name, spec in model.graph.inputs
+            if spec.role is TimeRole.STATIC
+            for column in range(model.n_features)[model.input_columns[name]]
+        ]
         self._state = self._nothing()
         self._lock = threading.Lock()
 
@@ -131,12 +138,14 @@ class Stream:
     def step(self, x: Sample, time: float | None = None, mask: bool | None = None) -> Output:
         """One sample in, one answer out.
 
-        x: a list, tuple or array of shape (f,), (1, f) or (1, 1, f), a dict by feature name, or by input name where the
-        model has several inputs. time: seconds, never before the last one. mask: False for a sample that is to be
-        passed over (it counts in age and windows; the recurrent layers repeat their last output), as in Keras.
+        x: a list, tuple or array of shape (f,), (1, f) or (1, 1, f), or with the shape of the only input in place of
+        (f,); a dict by feature name, or by input name where the model has several inputs. time: seconds, never before
+        the last one. mask: False for a sample that is to be passed over (it counts in age and windows; the
+        recurrent layers repeat their last output), as in Keras.
         Returns a float for one unit, float32 (outputs,) for more, a dict by name for several outputs. Raises
-        InputError and changes nothing for a wrong length, NaN, Inf, time running backwards, or, where the model
-        flattens windows of n samples, sample n + 1 of a stream that is not cut.
+        InputError and changes nothing for a wrong length, NaN, Inf, time running backwards, an input without time that
+        changes between resets, or, where the model flattens windows of n samples, sample n + 1 of a stream that is not
+        cut.
         """
         with self._one_thread():
             y, self._state = self._next(self._state, x, time, mask)
@@ -155,8 +164,9 @@ class Stream:
     ) -> Array | dict[str, Array]:
         """Many samples, X (t, f) or (1, t, f) -> float32 (t, outputs); all of them, or an error and none.
 
-        Where the model has several inputs, X may be a dict by input name: (t, f) each, and (k,) or (t, k) for an input
-        without time. time, mask: (t,), what `step` takes with each sample.
+        The samples of an only input may have its shape. Where the model has several inputs, X may be a dict by
+        input name: (t, f) each, and (k,) or (t, k) for an input without time. time, mask: (t,), what `step` takes
+        with each sample.
         """
         with self._one_thread():
             x = rows_of(self.model, X)
@@ -204,8 +214,19 @@ class Stream:
                 raise InputError(f"expected a snapshot of {what} {ours}, got one of {theirs}")
         if not np.isfinite(row).all():
             raise InputError("expected a snapshot of finite numbers, got NaN or Inf; start the stream anew")
+        counts = [state.samples] if state.age is None else [state.samples, state.age]
+        if not all(type(n) is int and 0 <= n <= snapshot.MAX_COUNT for n in counts):
+            raise InputError(f"expected a snapshot with counts from 0, got samples and age {short(counts)}")
+        if state.time is not None:
+            self._seconds(state.time, "the snapshot's")
         if state.age is None and (self.windowing.needs_age or self.model.window_length is not None):
             raise InputError(f"expected a snapshot of known age under {self.windowing}, got one without; start anew")
+        if state.static is not None and (not isinstance(state.static, tuple) or len(state.static) != len(self._static)):
+            raise InputError(
+                f"expected a snapshot of {len(self._static)} values without time, got {short(state.static)}"
+            )
+        if wrong := snapshot.wrong_count(self.model, self._executor, state):
+            raise InputError(f"expected a snapshot as it was given: {wrong}")
         with self._one_thread():
             self._state = state
 
@@ -239,7 +260,7 @@ class Stream:
             with suppress(OverflowError):
                 if math.isfinite(value := float(time)):
                     return value
-        raise InputError(f"expected a time in seconds since 1970, got {str(time)[:40]} ({where})")
+        raise InputError(f"expected a time in seconds since 1970, got {short(time)} ({where})")
 
     def _next(self, state: StreamState, x: Sample, time: float | None, mask: bool | None) -> tuple[Output, StreamState]:
         """The one signature: (state, sample) -> (answer, state)."""
@@ -257,8 +278,9 @@ class Stream:
         age = state.age
         if self.windowing.restarts(age or 0, state.time, time):
             self._say_restart()
-            state = replace(state, row=self._nothing().row, age=0)
+            state = replace(state, row=self._nothing().row, age=0, static=None)
             age = 0
+        static = self._same_static(state, row, where) if self._static else None
         n = self.model.window_length
         if n is not None and (age is None or (self.windowing.effective(age + 1) or 0) > n):
             raise InputError(
@@ -274,7 +296,19 @@ class Stream:
         answers = [float(y[0, 0]) if y.shape[1] == 1 else y[0].copy() for y in ys]
         answer = answers[0] if len(answers) == 1 else dict(zip(self.model.output_names, answers, strict=True))
         age = None if age is None else age + 1
-        return answer, StreamState(rows[0], age, state.time if time is None else time, state.samples + 1)
+        time = state.time if time is None else time
+        return answer, StreamState(rows[0], age, time, state.samples + 1, static=static)
+
+    def _same_static(self, state: StreamState, row: Array, where: str) -> tuple[float, ...]:
+        """What has no time stays the same from reset to reset, or windowings would see different pasts."""
+        static = tuple(row[0, [column for _, column in self._static]].tolist())
+        for (name, _), before, now in zip(self._static, state.static or static, static, strict=True):
+            if before != now:
+                raise InputError(
+                    f"expected the same {name!r} at every sample, as it has no time, got {now} after {before} "
+                    f"({where}); call reset() where other values begin"
+                )
+        return static
 
     def _say_restart(self) -> None:
         if self._says_restart:

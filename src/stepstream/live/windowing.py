@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import math
 import re
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from numbers import Integral, Real
 from typing import Any
 
+from stepstream.arrays import short
 from stepstream.errors import InputError
 from stepstream.live.sliding import MAX_SAMPLES, Recompute, States, Whole, cheaper
 from stepstream.live.state import Executor
@@ -136,6 +137,9 @@ class Sliding(Windowing):
         return f"sliding({self.n}{stride}{'' if self.by is None else f', by={self.by}'})"
 
 
+_LONGEST = sys.float_info.max  # a larger integer has no text as a float
+
+
 @dataclass(frozen=True)
 class Session(Windowing):
     """Restarts when more than `gap` seconds lie between two samples; every sample needs a time."""
@@ -143,8 +147,8 @@ class Session(Windowing):
     gap: float
 
     def __post_init__(self) -> None:
-        if isinstance(self.gap, bool) or not isinstance(self.gap, Real) or not 0 < self.gap < math.inf:
-            raise InputError(f"session: expected a gap in seconds above 0, got {self.gap!r}")
+        if isinstance(self.gap, bool) or not isinstance(self.gap, Real) or not 0 < self.gap <= _LONGEST:
+            raise InputError(f"session: expected a gap in seconds above 0, got {short(self.gap)}")
 
     def restarts(self, age: int, last_time: float | None, time: float | None) -> bool:
         if time is None:
