@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import stepstream
-from stepstream.arrays import float32, short
+from stepstream.arrays import float32
 
 MASKED = np.ma.array([1.0, 2.0, 3.0], mask=[0, 1, 0])
 NESTED: list = []
