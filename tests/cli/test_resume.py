@@ -60,6 +60,20 @@ def test_a_second_run_goes_on_where_the_first_stopped(path, recording, tmp_path)
     assert third.decode().strip() == HEADER
 
 
+def test_answers_after_the_saved_state_are_cut_off_as_they_come_again(path, recording, tmp_path):
+    text = recording.read_text()
+    expected = run("run", path, recording, *KEYED).stdout
+    growing, out = tmp_path / "growing.csv", tmp_path / "out.csv"
+    growing.write_text("".join(text.splitlines(keepends=True)[:251]))
+    arguments = ("run", path, growing, *KEYED, "--state", tmp_path / "state.h5", "--out", out)
+    run(*arguments)
+    done = len(out.read_bytes())
+    out.write_bytes(expected[: expected.index(b"\n", done + 200) + 1])  # killed before it saved again
+    growing.write_text(text)
+    run(*arguments)
+    assert out.read_bytes() == expected
+
+
 def test_another_input_is_read_from_its_start(path, recording, tmp_path):
     lines = recording.read_text().splitlines(keepends=True)
     monday, tuesday, state = tmp_path / "monday.csv", tmp_path / "tuesday.csv", tmp_path / "state.h5"

@@ -313,7 +313,7 @@ def repeat(net: Net) -> Tensor | None:
 
 def joined(net: Net) -> Tensor | None:
     """Flatten -> Dense over the window, perhaps with something between and beside."""
-    t = net.take("seq", "frames") if net.all.time else None
+    t = net.take("seq", "frames") if net.all.time and not net.all.stateful else None
     if t is None:
         return None
     y = layers.Flatten()(t.x)
