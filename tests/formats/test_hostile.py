@@ -1,6 +1,6 @@
 """No file can hurt: hostile and damaged files end in one clear error, in bounded time and memory, and run nothing.
 
-The files come from hostile.py, which is also the child process that opens them: little address space, and an audit
+The files come from hostile.py, hostile_child.py is the process that opens them: little address space, and an audit
 hook that sees every import, every piece of code that is run, every file that is opened and every process started.
 """
 
@@ -13,6 +13,7 @@ from importlib.resources import files
 from pathlib import Path
 
 import hostile
+import hostile_child
 import pytest
 
 import stepstream
@@ -31,7 +32,7 @@ def opened_by_a_child(folder: Path) -> list[dict]:
     package = str(Path(stepstream.__file__).parents[1])
     before = sorted(p.name for p in folder.iterdir())
     run = subprocess.run(
-        [sys.executable, "-X", "faulthandler", "-B", hostile.__file__, str(folder), str(ADDRESS_SPACE)],
+        [sys.executable, "-X", "faulthandler", "-B", hostile_child.__file__, str(folder), str(ADDRESS_SPACE)],
         capture_output=True,
         text=True,
         cwd=folder,

@@ -22,7 +22,6 @@ from stepstream.live.state import Executor
 from stepstream.ops import REGISTRY
 from stepstream.ops.executor import unpacked
 
-MAX_SAMPLES = 1_000_000  # in a window: counts stay exact in float32
 MAX_STATE_FLOATS = 2**26  # of one stream: 256 MiB
 MAX_STATES_FLOATS = 2**22  # of one stream, before memory alone decides for recomputing: 16 MiB
 

@@ -10,9 +10,10 @@ from dataclasses import dataclass, replace
 from numbers import Integral, Real
 from typing import Any
 
+from stepstream import limits
 from stepstream.arrays import short
 from stepstream.errors import InputError
-from stepstream.live.sliding import MAX_SAMPLES, Recompute, States, Whole, cheaper
+from stepstream.live.sliding import Recompute, States, Whole, cheaper
 from stepstream.live.state import Executor
 
 
@@ -91,7 +92,7 @@ class Sliding(Windowing):
     by: str | None
 
     def __init__(self, n: int, stride: int | None = None, states: int | None = None, by: str | None = None) -> None:
-        n = self._whole("samples", n, MAX_SAMPLES)
+        n = self._whole("samples", n, limits.MAX_WINDOW)
         if stride is not None and states is not None:
             raise InputError(f"sliding: expected a stride or a number of states, got both: {stride!r} and {states!r}")
         if by not in {None, "recompute", "states"}:
