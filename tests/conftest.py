@@ -1,5 +1,6 @@
 """Shared fixtures. The Keras back end is chosen before anything imports Keras."""
 
+import importlib.util
 import os
 from importlib.resources import files
 from pathlib import Path
@@ -9,6 +10,9 @@ import pytest
 os.environ.setdefault("KERAS_BACKEND", "jax")
 
 import stepstream
+
+if importlib.util.find_spec("stepstream.kernel._native") is None and os.environ.get("STEPSTREAM_REQUIRE_KERNEL") != "1":
+    os.environ.setdefault("STEPSTREAM_ISA", "numpy")  # or every command would warn; tests/kernel looks at that
 
 
 @pytest.fixture

@@ -27,9 +27,10 @@ OUTSIDE = {
 FLOORS = [
     {"errors", "limits", "version"},
     {"arrays", "graph", "ops"},
+    {"kernel"},
     {"formats"},
     {"live"},
-    {"reference", "report", "testing"},
+    {"bench", "reference", "report", "testing"},
     {"model"},
     {"stepstream"},
     {"cli"},

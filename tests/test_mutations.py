@@ -12,9 +12,13 @@ from pathlib import Path
 import pytest
 
 import stepstream
+from stepstream.kernel.executor import native
 
 SOURCE = Path(stepstream.__file__).parent
 ROOT = Path(__file__).parents[1]
+
+# an editable install is found before PYTHONPATH
+EDITABLE = "import sys; sys.meta_path[:] = [f for f in sys.meta_path if 'stepstream' not in type(f).__module__]"
 
 GOLDEN = "tests/ops/test_golden.py"
 CONTRACT = "tests/ops/test_contract.py"
@@ -25,6 +29,7 @@ SAMPLE = "tests/live/test_sample.py"
 GRAPH = "tests/graph/test_graph.py"
 VERIFY = "tests/test_verify.py"
 ARRAYS = "tests/test_arrays.py"
+KERNEL = "tests/kernel/test_kernel.py"
 REFERENCE = "tests/test_reference.py"
 RUN = "tests/cli/test_run.py"
 RESUME = "tests/cli/test_resume.py"
@@ -125,6 +130,12 @@ MUTATIONS = {
     "every record its own stream": ("cli/job.py", "if key not in self.streams:", "if True:", RUN),
     "skipped records count as samples": ("cli/job.py", "if not self.skip:", "if False:", RUN),
     "what is no UTF-8 replaced": ("cli/lines.py", "content.decode()", 'content.decode("utf-8", "replace")', ROWS),
+    "the kernel's gates exchanged": ("kernel/plan.py", "((gate, gate, act, gate))", "((gate, act, gate, gate))", KERNEL),
+    "the kernel's sigmoids of x, not of half of it": ("kernel/plan.py", "[0.5, 0.5, 1, 0.5] if fused", "[1, 1, 1, 1] if fused", KERNEL),
+    "the kernel deaf to masks": ("kernel/plan.py", 'p.emit("restore_masked",', 'p.emit("copy", p.room(1), p.room(1), 1) if True else p.emit("restore_masked",', KERNEL),
+    "the kernel's reset gate before its bias": ("kernel/plan.py", "bias[1, 2 * units :])", "bias[0, 2 * units :])", KERNEL),
+    "the kernel leaves out what a state needs": ("kernel/plan.py", "needed |= set(node.inputs)", "needed |= set(node.inputs[1:])", KERNEL),
+    "the short way forgets to restart": ("live/stream.py", "cut = windowing.n if isinstance(windowing, Tumbling) else 0", "cut = 0", KERNEL),
     "masked values accepted": ("arrays.py", "if refused := _refused(values):", "if refused := False:", ARRAYS),
 }  # fmt: skip
 
@@ -133,6 +144,9 @@ def copy(folder):
     """The package and its tests where they may be broken."""
     ignore = shutil.ignore_patterns("__pycache__", "test_mutations.py")
     shutil.copytree(SOURCE, folder / "src" / "stepstream", ignore=ignore)
+    if native() is not None:
+        shutil.copy(native().__file__, folder / "src" / "stepstream" / "kernel")
+    (folder / "src" / "sitecustomize.py").write_text(EDITABLE)
     shutil.copytree(ROOT / "tests", folder / "tests", ignore=ignore)
     shutil.copy(ROOT / "pyproject.toml", folder)
     return folder

@@ -22,6 +22,7 @@ from stepstream.formats.reading import Reading
 from stepstream.graph.ir import Array, Graph, TimeRole
 from stepstream.graph.passes import drop_identities, scale_input
 from stepstream.graph.validate import validate
+from stepstream.kernel.executor import executor_for
 from stepstream.live.stream import Stream
 from stepstream.live.windowing import Windowing
 from stepstream.ops.executor import NumpyExecutor
@@ -86,7 +87,7 @@ class Model:
         self.features = _names("features", features)
         self.classes = _names("classes", classes)
         if reading.graph is not None:
-            self._executor = NumpyExecutor(drop_identities(reading.graph))
+            self._executor, self._runs_on = executor_for(drop_identities(reading.graph))
             self._specs = validate(reading.graph)
             self._check_names("features", self.features, self.n_features)
             if self.classes is not None and len(self.output_names) == 1:
@@ -130,6 +131,11 @@ class Model:
         if self.reading.blockers:
             raise BlockedError(self.reading.blockers)
         return self._executor
+
+    @property
+    def runs_on(self) -> str:
+        """The native kernel and its instruction set, or NumPy and why."""
+        return self._runs_on
 
     @property
     def graph(self) -> Graph:

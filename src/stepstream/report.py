@@ -49,8 +49,9 @@ class Report:
 
     `ok`: whether the model steps. `rows`: one for each layer, with time role, output shape, state and multiply-adds per
     sample. `blockers`: every layer in the way, with reason and remedy. `state_floats`: float32 values that one stream
-    carries. `sliding`: how `sliding(training length)` would go, or why not; None without one. `training_length`,
-    `features`, `outputs` and `provenance` are what the file says of itself, `notes` what had to be assumed.
+    carries. `runs_on`: the native kernel, or NumPy and why. `sliding`: how `sliding(training length)` would go, or why
+    not; None without one. `training_length`, `features`, `outputs` and `provenance` are what the file says of itself,
+    `notes` what had to be assumed.
     """
 
     ok: bool
@@ -64,6 +65,7 @@ class Report:
     state_floats: int
     multiply_adds: int
     sliding: str | None
+    runs_on: str | None
     fingerprint: str | None
     provenance: Provenance
     notes: tuple[str, ...]
@@ -91,6 +93,7 @@ class Report:
             lines.append(
                 f"one stream carries {self.state_floats} floats; a step costs {self.multiply_adds:,} multiply-adds"
             )
+            lines.append(f"runs on: {self.runs_on}")
             if self.sliding:
                 lines.append(self.sliding)
         return lines + [f"note: {note}" for note in self.notes]
@@ -167,6 +170,7 @@ def report(model: Model) -> Report:
         state_floats=model.executor.state_size if ok else 0,
         multiply_adds=sum(r.multiply_adds for r in rows),
         sliding=_sliding(model) if ok else None,
+        runs_on=model.runs_on if ok else None,
         fingerprint=model.fingerprint if ok else None,
         provenance=reading.provenance,
         notes=reading.notes,

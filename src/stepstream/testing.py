@@ -240,9 +240,9 @@ def _so_far(off: Array) -> Array:
 
 
 def _contract(model: Model, x: Array) -> list[Check]:
-    executor, at = model.executor, positions_of(x.shape[1])
+    executor, at, oracle = model.executor, positions_of(x.shape[1]), NumpyExecutor(model.graph)
     ours, measure = stepped(executor, x), yardstick(model, x).at(at)
-    whole = np.stack([np.concatenate(executor.last(x[:, : t + 1]), axis=1) for t in at], axis=1)
+    whole = np.stack([np.concatenate(oracle.last(x[:, : t + 1]), axis=1) for t in at], axis=1)
     where = "every position" if len(at) == x.shape[1] else f"{len(at)} positions"
     checks = [compare("step equals whole", f"the whole pass at {where}", ours[:, at], whole, measure, at)]
 
@@ -263,9 +263,10 @@ def _contract(model: Model, x: Array) -> list[Check]:
     same("in batches that change at every sample", _regrouped(executor, x))
     same("saved and restored at every position", _restored(executor, x))
     alone = [np.concatenate(executor.last(x[i : i + 1]), axis=1) for i in range(len(x))]
-    same("the whole pass, one stream at a time", np.stack(alone, axis=1), whole[None, :, -1])
+    together = np.concatenate(executor.last(x), axis=1)[None]
+    same("the whole pass, one stream at a time", np.stack(alone, axis=1), together)
     mask = np.random.default_rng(1).random(x.shape[:2]) > 0.3
-    masked = [np.concatenate(executor.last(x[:, : t + 1], mask[:, : t + 1]), axis=1) for t in at]
+    masked = [np.concatenate(oracle.last(x[:, : t + 1], mask[:, : t + 1]), axis=1) for t in at]
     through, measure = stepped(executor, x, mask), yardstick(model, x, mask=mask).at(at)
     theirs = np.stack(masked, axis=1)
     checks.append(compare("step equals whole, masked", "the whole pass", through[:, at], theirs, measure, at))
@@ -282,9 +283,9 @@ def _sliding(model: Model, x: Array) -> list[Check]:
     """sliding(n), both ways, and alone as in a batch. n: the model's own window, or 3, which moves on at once."""
     n = model.window_length or 3
     x = np.concatenate([x] * (1 + (n + 2) // x.shape[1]), axis=1)[:, : max(n + 2, min(x.shape[1], 12))]
-    at = positions_of(x.shape[1])
+    at, oracle = positions_of(x.shape[1]), NumpyExecutor(model.graph)
     windows = [x[:, max(0, t + 1 - n) : t + 1] for t in at]
-    whole = np.stack([np.concatenate(model.executor.last(w), axis=1) for w in windows], axis=1)
+    whole = np.stack([np.concatenate(oracle.last(w), axis=1) for w in windows], axis=1)
     measure = yardstick(model, x, Sliding(n, by="states")).at(at)
     checks = []
     for by in ("recompute", "states"):
@@ -308,7 +309,7 @@ def _restored(executor: NumpyExecutor, x: Array) -> Array:
     """Every state goes through its logical slots as bytes, to a new executor, at every position."""
     out, state = [], executor.initial_state(len(x))
     for t in range(x.shape[1]):
-        other = NumpyExecutor(executor.graph)
+        other = type(executor)(executor.graph)
         rows = []
         for row in state:
             slots = {k: (v.tobytes(), v.shape) for k, v in executor.unpack(row).items()}

@@ -11,6 +11,7 @@ from make import EXAMPLES, dense, model_of, question, recurrent, windowed
 from stepstream import InputError, Sliding, StateError
 from stepstream.live.sliding import Recompute, States, cheaper, costs
 from stepstream.live.windowing import parse
+from stepstream.ops.executor import NumpyExecutor
 from stepstream.testing import samples
 
 WAYS = ["recompute", "states"]
@@ -183,17 +184,20 @@ def test_a_place_without_a_state_holds_nothing():
 
 def test_the_cheaper_way_is_taken_and_said():
     small, wide = question(), model_of(recurrent("lstm", 3, 8, sequences=False), dense(8, 1500), dense(1500, 1500))
-    assert cheaper(small.executor, 7) == "states"
-    assert cheaper(wide.executor, 7) == "recompute"  # its large layers need only the last value
-    assert cheaper(wide.executor, 7, stride=7) == "states"
-    assert cheaper(small.executor, 1) == cheaper(wide.executor, 1) == "recompute"
-    assert cheaper(small.executor, 100_000) == "recompute"  # 96 floats for each state are too many
-    assert costs(small.executor, 100)["states"] < costs(small.executor, 100)["recompute"]
-    stream = small.stream("sliding(7)")
-    assert str(stream.windowing) == "sliding(7)"
-    assert repr(stream).startswith("<Stream sliding(7, by=states), age 0, of <Model")
+    for executor in (small.executor, NumpyExecutor(small.graph)):
+        assert cheaper(executor, 1) == "recompute"
+        assert cheaper(executor, 50) == "states"
+        assert cheaper(executor, 100_000) == "recompute"  # 96 floats for each state are too many
+        assert costs(executor, 100)["states"] < costs(executor, 100)["recompute"]
+    for executor in (wide.executor, NumpyExecutor(wide.graph)):
+        assert cheaper(executor, 7) == "recompute"  # its large layers need only the last value
+    for model in (small, wide):
+        assert cheaper(NumpyExecutor(model.graph), 7, stride=7 if model is wide else 1) == "states"  # fewer calls
+    stream = small.stream("sliding(50)")
+    assert str(stream.windowing) == "sliding(50)"
+    assert repr(stream).startswith("<Stream sliding(50, by=states), age 0, of <Model")
     assert repr(wide.stream("sliding(7)")).startswith("<Stream sliding(7, by=recompute)")
-    assert repr(small.stream("sliding(7, by=recompute)")).startswith("<Stream sliding(7, by=recompute)")
+    assert repr(small.stream("sliding(50, by=recompute)")).startswith("<Stream sliding(50, by=recompute)")
 
 
 def test_too_large_a_ring_is_refused():
@@ -252,7 +256,7 @@ def test_a_file_of_one_stream_has_columns(by, tmp_path):
 
 @pytest.mark.parametrize("count", [-1, 3, 1e9, np.nan, 6.5])
 def test_a_count_that_is_not_that_of_the_age_is_refused(count, tmp_path):
-    stream = question().stream("sliding(5)")
+    stream = question().stream("sliding(5, by=states)")
     stream.steps(SAMPLES[:7])
     stream.save(tmp_path / "state.h5")
     with h5py.File(tmp_path / "state.h5", "r+") as file:

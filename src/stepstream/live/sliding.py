@@ -11,25 +11,20 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from math import prod
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from stepstream.errors import InputError
 from stepstream.graph.ir import Array, Graph, StateSlot, TimeRole
 from stepstream.graph.validate import validate
+from stepstream.kernel.executor import stepped
 from stepstream.live.state import Executor
 from stepstream.ops import REGISTRY
-from stepstream.ops.executor import unpacked
+from stepstream.ops.executor import Costs, unpacked
 
 MAX_STATE_FLOATS = 2**26  # of one stream: 256 MiB
 MAX_STATES_FLOATS = 2**22  # of one stream, before memory alone decides for recomputing: 16 MiB
-
-# measured by bench/sliding.py
-CALL_US = 40.0  # one layer with a state on one sample, however small: Python's and NumPy's calls
-RING_US = 100.0  # keeping a ring of states, however small
-MULTIPLY_ADDS_PER_US = 10_000.0
-STATE_FLOATS_PER_US = 100.0  # activations and copies
 
 
 class Whole(Executor, Protocol):
@@ -38,6 +33,18 @@ class Whole(Executor, Protocol):
     @property
     def graph(self) -> Graph:
         """What it computes."""
+
+    @property
+    def costs(self) -> Costs:
+        """What decides between the two ways."""
+
+    @property
+    def machine(self) -> Any:
+        """The native kernel's form of it, or None."""
+
+    @property
+    def output_sizes(self) -> tuple[int, ...]:
+        """Units of each output."""
 
     def last(self, x: Array, mask: Array | None = None) -> tuple[Array, ...]:
         """x (streams, time, features), mask bool (streams, time) or None -> (streams, outputs) for each output."""
@@ -59,12 +66,11 @@ def costs(executor: Whole, n: int, stride: int = 1) -> dict[str, float]:
             over_time += op.multiply_adds(node, *(specs[i] for i in node.inputs))
         else:
             once += op.multiply_adds(node, *(specs[i] for i in node.inputs))
-    states = -(-n // stride)
-    activations = executor.state_size / STATE_FLOATS_PER_US
-    each = over_time / MULTIPLY_ADDS_PER_US + activations
+    states, c = -(-n // stride), executor.costs
+    activations, together = executor.state_size / c.state_floats, c.multiply_adds if states == 1 else c.together
     return {
-        "recompute": n * (calls * CALL_US + each) + once / MULTIPLY_ADDS_PER_US,
-        "states": RING_US + calls * CALL_US + states * (each + once / MULTIPLY_ADDS_PER_US),
+        "recompute": n * (calls * c.call + over_time / c.multiply_adds + activations) + once / c.multiply_adds,
+        "states": c.ring + calls * c.call + states * ((over_time + once) / together + activations),
     }
 
 
@@ -82,6 +88,7 @@ class SlidingExecutor(ABC):
     def __init__(self, executor: Whole, n: int, stride: int, slots: list[tuple[str, StateSlot]], period: int) -> None:
         self.inner, self.n, self.stride, self.period = executor, n, stride, period
         self.arithmetic_id = executor.arithmetic_id
+        self.machine = executor.machine and executor.machine.sliding(isinstance(self, States), n, stride)
         self.slots = (*slots, (self.own_node(executor), StateSlot("count", ())))
         self.state_size = sum(slot.size for _, slot in self.slots)
         if self.state_size > MAX_STATE_FLOATS:
@@ -102,9 +109,15 @@ class SlidingExecutor(ABC):
     def initial_state(self, streams: int) -> Array:
         """Rows (streams, state_size) of streams that have seen nothing."""
 
-    @abstractmethod
     def step(self, x: Array, state: Array, mask: Array | None = None) -> tuple[tuple[Array, ...], Array]:
         """One sample of each stream, each with a count of its own: as the wrapped executor's `step`."""
+        if self.machine is not None:
+            return stepped(self.machine, self.inner.output_sizes, x, state, mask)
+        return self.step_plainly(x, state, mask)
+
+    @abstractmethod
+    def step_plainly(self, x: Array, state: Array, mask: Array | None) -> tuple[tuple[Array, ...], Array]:
+        """The same in NumPy, by the wrapped executor's own steps."""
 
     def count(self, age: int) -> int:
         """What the last slot holds after `age` samples."""
@@ -144,7 +157,7 @@ class Recompute(SlidingExecutor):
     def initial_state(self, streams: int) -> Array:
         return np.zeros((streams, self.state_size), self.inner.initial_state(0).dtype)
 
-    def step(self, x: Array, state: Array, mask: Array | None = None) -> tuple[tuple[Array, ...], Array]:
+    def step_plainly(self, x: Array, state: Array, mask: Array | None) -> tuple[tuple[Array, ...], Array]:
         new = self.keep(x, state, mask)
         return self._answers(new), new
 
@@ -182,7 +195,7 @@ class States(SlidingExecutor):
         rows = self.inner.initial_state(streams * self.states)
         return self._joined(rows, np.zeros((streams, 1), rows.dtype))
 
-    def step(self, x: Array, state: Array, mask: Array | None = None) -> tuple[tuple[Array, ...], Array]:
+    def step_plainly(self, x: Array, state: Array, mask: Array | None) -> tuple[tuple[Array, ...], Array]:
         s, k = len(x), self.states
         count = self.next_count(state)
         seen = self._seen(count)  # (s, k), with this sample

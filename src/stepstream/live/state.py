@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from stepstream.graph.ir import Array, StateSlot
 
@@ -50,6 +50,10 @@ class Executor(Protocol):
     @property
     def state_size(self) -> int:
         """Numbers in a state row."""
+
+    @property
+    def machine(self) -> Any:
+        """What does the same in the native kernel, or None."""
 
     @property
     def arithmetic_id(self) -> str:

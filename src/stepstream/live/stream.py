@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 import threading
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from numbers import Real
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, final
+from typing import TYPE_CHECKING, Any, NoReturn, cast, final
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -18,15 +18,20 @@ from numpy.typing import ArrayLike
 from stepstream.arrays import short
 from stepstream.errors import ConcurrentUseError, InputError, StepstreamWarning
 from stepstream.graph.ir import Array, TimeRole
+from stepstream.kernel.executor import native
 from stepstream.live import snapshot
 from stepstream.live.sample import Sample, row_of, rows_of
 from stepstream.live.state import StreamState
-from stepstream.live.windowing import Carry, Sliding, Tumbling, Windowing, parse
+from stepstream.live.windowing import Carry, Session, Sliding, Tumbling, Windowing, parse
 
 if TYPE_CHECKING:
     from stepstream.model import Model
 
 Output = float | Array | dict[str, Any]
+
+
+def _never(x: Any) -> None:
+    """No kernel: every sample goes the long way."""
 
 
 @final
@@ -45,11 +50,63 @@ class Stream:
             if spec.role is TimeRole.STATIC
             for column in range(model.n_features)[model.input_columns[name]]
         ]
+        self._cell = self._native()
+        self._quick: Callable[[Sample], Output | None] = self._shortest()
+        self._lock = self._cell or threading.Lock()
         self._state = self._nothing()
-        self._lock = threading.Lock()
 
     def __repr__(self) -> str:
         return f"<Stream {self._resolved}, age {self.age}{', complete' if self.complete else ''}, of {self.model!r}>"
+
+    def _native(self) -> Any:
+        """What takes the plainest samples in the native kernel, where the model and the windowing are plain too."""
+        windowing, machine = self.windowing, self._executor.machine
+        if machine is None or self._static or isinstance(windowing, Session):
+            return None
+        cut = windowing.n if isinstance(windowing, Tumbling) else 0
+        limit = self.model.window_length or 0 if isinstance(windowing, Carry) else 0
+        cell = native().Cell(machine, cut, limit)
+        cell.asks = self._says_restart
+        return cell
+
+    def _shortest(self) -> Callable[[Sample], Output | None]:
+        """A plain sample -> its answer, or None for one that takes the long way."""
+        cell, sizes = self._cell, self.model.output_sizes
+        if cell is None:
+            return _never
+        if sizes == (1,):
+            return cast("Callable[[Sample], float | None]", cell.step)
+        names, total = self.model.output_names, sum(sizes)
+        ends = [sum(sizes[: i + 1]) for i in range(len(sizes))]
+
+        def several(x: Sample) -> Output | None:
+            out = np.empty(total, np.float32)
+            if not cell.step_into(x, out):
+                return None
+            if len(sizes) == 1:
+                return out
+            parts = zip(names, ends, sizes, strict=True)
+            return {name: float(out[end - 1]) if n == 1 else out[end - n : end].copy() for name, end, n in parts}
+
+        return several
+
+    @property
+    def _state(self) -> StreamState:
+        cell = self._cell
+        if cell is None:
+            return self._held
+        row = np.empty(self._executor.state_size, np.float32)
+        cell.read(row)
+        return StreamState(row, None if cell.age < 0 else cell.age, self._time, cell.samples)
+
+    @_state.setter
+    def _state(self, state: StreamState) -> None:
+        cell = self._cell
+        if cell is None:
+            self._held = state
+            return
+        cell.write(state.row)
+        cell.age, cell.samples, self._time = -1 if state.age is None else state.age, state.samples, state.time
 
     def __copy__(self) -> Stream:
         return self.fork()
@@ -100,7 +157,10 @@ class Stream:
     @property
     def age(self) -> int | None:
         """Samples since the last reset, masked ones too; None for a loaded state of unknown age."""
-        return self._state.age
+        if self._cell is None:
+            return self._held.age
+        age: int = self._cell.age
+        return None if age < 0 else age
 
     @property
     def time(self) -> float | None:
@@ -110,7 +170,7 @@ class Stream:
     @property
     def complete(self) -> bool:
         """Whether the last answer has seen a whole window; false where nobody knows the age."""
-        age = self._state.age
+        age = self.age
         if self.model.window_length is not None:
             return self.windowing.effective(age) == self.model.window_length
         return age is not None and age > 0 and self.windowing.complete(age, self.model.training_length)
@@ -118,7 +178,7 @@ class Stream:
     @property
     def beyond_training_length(self) -> bool:
         """Whether the last answer has seen, or may have seen, more samples than the model was trained on."""
-        age, length = self.windowing.effective(self._state.age), self.model.training_length
+        age, length = self.windowing.effective(self.age), self.model.training_length
         return length is not None and (age is None or age > length)
 
     @property
@@ -147,6 +207,8 @@ class Stream:
         changes between resets, or, where the model flattens windows of n samples, sample n + 1 of a stream that is not
         cut.
         """
+        if time is None and mask is None and (quick := self._quick(x)) is not None:
+            return quick
         with self._one_thread():
             y, self._state = self._next(self._state, x, time, mask)
             return y
@@ -190,7 +252,8 @@ class Stream:
         with self._one_thread():
             twin = Stream(self.model, self._resolved)
             twin.windowing = self.windowing
-            twin._state, twin._says_restart = self._state, self._says_restart
+            twin._state = self._state
+            twin._hold_restart(self._says_restart)
             return twin
 
     def snapshot(self) -> StreamState:
@@ -310,9 +373,14 @@ class Stream:
                 )
         return static
 
+    def _hold_restart(self, says: bool) -> None:
+        self._says_restart = says
+        if self._cell is not None:
+            self._cell.asks = says
+
     def _say_restart(self) -> None:
         if self._says_restart:
-            self._says_restart = False
+            self._hold_restart(False)
             n = self.windowing.n if isinstance(self.windowing, Tumbling) else None
             warnings.warn(
                 f"{self.windowing}: the state restarts after every {n} samples, the length that the model was trained "

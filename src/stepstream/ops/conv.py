@@ -40,7 +40,7 @@ def _geometry(node: Node, shape: Sequence[int], size: Sequence[int], dilation: S
     return out
 
 
-def _patches(node: Node, x: Array, size: Sequence[int], dilation: Sequence[int], fill: float) -> Array:
+def patches(node: Node, x: Array, size: Sequence[int], dilation: Sequence[int], fill: float) -> Array:
     """x (n, *spatial, channels) -> (n, *out, channels, *size), a view on the padded x."""
     geometry = _geometry(node, x.shape[1:], size, dilation)
     x = np.pad(x, [(0, 0), *((a, b) for _, a, b in geometry), (0, 0)], constant_values=x.dtype.type(fill))
@@ -85,14 +85,14 @@ class Conv(Op):
     def apply(self, node: Node, w: Weights, *xs: Array) -> Array:
         (x,) = xs
         kernel, groups = w["kernel"], node.params["groups"]
-        patches = _patches(node, x, kernel.shape[:-2], node.params["dilation"], 0)  # (n, *out, channels, *size)
+        columns = patches(node, x, kernel.shape[:-2], node.params["dilation"], 0)  # (n, *out, channels, *size)
         rank = kernel.ndim - 2
-        patches = np.moveaxis(patches, rank + 1, -1)  # (n, *out, *size, channels)
-        lead, per_group, filters = patches.shape[: rank + 1], kernel.shape[-2], kernel.shape[-1] // groups
+        columns = np.moveaxis(columns, rank + 1, -1)  # (n, *out, *size, channels)
+        lead, per_group, filters = columns.shape[: rank + 1], kernel.shape[-2], kernel.shape[-1] // groups
         parts = []
         for g in range(groups):
-            columns = patches[..., g * per_group : (g + 1) * per_group].reshape(*lead, -1)
-            parts.append(project(columns, kernel[..., g * filters : (g + 1) * filters].reshape(-1, filters)))
+            own = columns[..., g * per_group : (g + 1) * per_group].reshape(*lead, -1)
+            parts.append(project(own, kernel[..., g * filters : (g + 1) * filters].reshape(-1, filters)))
         y = np.concatenate(parts, axis=-1)
         return y + w["bias"] if "bias" in w else y
 
@@ -116,9 +116,9 @@ class Pool(Op):
         size, ones = node.params["size"], [1] * len(node.params["size"])
         axes = tuple(range(-len(size), 0))
         if node.params["kind"] == "max":
-            return _patches(node, x, size, ones, -np.inf).max(axis=axes)
-        count = _patches(node, np.ones_like(x[:1]), size, ones, 0).sum(axis=axes)
-        return _patches(node, x, size, ones, 0).sum(axis=axes) / count
+            return patches(node, x, size, ones, -np.inf).max(axis=axes)
+        count = patches(node, np.ones_like(x[:1]), size, ones, 0).sum(axis=axes)
+        return patches(node, x, size, ones, 0).sum(axis=axes) / count
 
 
 @register

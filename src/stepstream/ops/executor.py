@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -12,9 +14,23 @@ from stepstream.graph.validate import validate
 from stepstream.ops import REGISTRY
 from stepstream.ops.op import State
 
-ARITHMETIC_ID = "numpy-1"
-
 Values = dict[str, Array | None]
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What decides between two ways of computing, measured by bench/sliding.py.
+
+    Microseconds of one layer with a state on one sample, however small, and of keeping a ring of states; multiply-adds
+    of one row and of many, which share the weights' way from memory, and floats of state (activations and copies), in a
+    microsecond.
+    """
+
+    call: float
+    ring: float
+    multiply_adds: float
+    together: float
+    state_floats: float
 
 
 def unpacked(slots: Iterable[tuple[str, StateSlot]], row: Array) -> dict[tuple[str, str], Array]:
@@ -29,7 +45,8 @@ def unpacked(slots: Iterable[tuple[str, StateSlot]], row: Array) -> dict[tuple[s
 class NumpyExecutor:
     """Slow and obvious; the oracle for every other executor. float32, or float64 for checking."""
 
-    arithmetic_id = ARITHMETIC_ID
+    arithmetic_id = "numpy-1"
+    costs = Costs(call=40.0, ring=100.0, multiply_adds=10_000.0, together=10_000.0, state_floats=100.0)
 
     def __init__(self, graph: Graph, dtype: DTypeLike = np.float32) -> None:
         self.graph = graph
@@ -41,7 +58,13 @@ class NumpyExecutor:
             (n.id, slot) for n, own in zip(graph.nodes, self._own, strict=True) for slot in own
         )
         self.state_size = sum(slot.size for _, slot in self.slots)
+        self.output_sizes = tuple(self._specs[source].size for _, source in graph.outputs)
+        self.output_roles = tuple(self._specs[source].role for _, source in graph.outputs)
+        self.machine = self.compile()
         object.__setattr__(self, "_sealed", True)
+
+    def compile(self) -> Any:
+        """The native kernel's form of the graph; NumPy has none."""
 
     def __setattr__(self, name: str, value: object) -> None:
         if hasattr(self, "_sealed"):
@@ -143,9 +166,8 @@ class NumpyExecutor:
 
     def last(self, x: Array, mask: Array | None = None) -> tuple[Array, ...]:
         """The whole pass at its last position: (streams, outputs) for each output."""
-        roles = [self._specs[source].role for _, source in self.graph.outputs]
-        ys = self.whole(x, mask)
-        return tuple(y[:, -1] if r is TimeRole.SEQUENCE else y for y, r in zip(ys, roles, strict=True))
+        ys = zip(self.whole(x, mask), self.output_roles, strict=True)
+        return tuple(y[:, -1] if role is TimeRole.SEQUENCE else y for y, role in ys)
 
     def unpack(self, row: Array) -> dict[tuple[str, str], Array]:
         """A flat state row (state_size,) as {(node id, slot): array}."""

@@ -1,0 +1,1 @@
+"""The compiled step: a graph packed into a plan, and the machine that runs it."""

@@ -1,0 +1,241 @@
+"""The native kernel: every op, every activation, the same bits however rows are put together, and nothing beyond."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from make import EXAMPLES, dense, model_of, question, recurrent
+from stepstream.kernel.executor import KernelExecutor, executor_for, native, update
+from stepstream.kernel.plan import _CONVERTERS, ACTIVATIONS, OPTIONS
+from stepstream.live.windowing import Sliding
+from stepstream.ops import REGISTRY
+from stepstream.ops.activation import FUNCTIONS
+from stepstream.ops.executor import NumpyExecutor
+from stepstream.testing import compare, samples, stepped, verify_contract, yardstick
+
+pytestmark = pytest.mark.skipif(native() is None, reason="the native kernel is not built")
+BATCHES = [1, 2, 5, 6, 7, 64, 1000]
+
+
+def bits(x):
+    return np.ascontiguousarray(x).view(np.uint32)
+
+
+def test_every_op_is_in_the_kernel():
+    assert set(REGISTRY) - set(_CONVERTERS) == {"flatten"}, "flatten never steps; everything else does"
+
+
+@pytest.mark.parametrize("op", EXAMPLES)
+def test_an_op_is_what_numpy_computes(op):
+    model = EXAMPLES[op]()
+    assert isinstance(model.executor, KernelExecutor)
+    assert model.runs_on.startswith("native kernel")
+    x = samples(model, streams=7)
+    for mask in (None, np.random.default_rng(1).random(x.shape[:2]) > 0.3):
+        ours, oracle = stepped(model.executor, x, mask), stepped(NumpyExecutor(model.graph), x, mask)
+        check = compare(op, "NumPy", ours, oracle, yardstick(model, x, mask=mask))
+        assert check.ok, check
+
+
+@pytest.mark.parametrize("name", [a for a in ACTIVATIONS if a not in {"softmax", "log_softmax", "sparsemax", "glu"}])
+def test_an_activation_over_the_whole_range(name):
+    """Within 5e-7 of float64, absolute or relative, from the smallest to the largest float, and NaN stays NaN."""
+    x = np.arange(0, 2**32, 9973, dtype=np.uint64).astype(np.uint32).view(np.float32)
+    x = np.concatenate([x[np.isfinite(x)], np.linspace(-20, 20, 100_000, dtype=np.float32), np.zeros(16, np.float32)])
+    x = np.append(x[: len(x) // 16 * 16], [np.float32(np.nan)] * 16).astype(np.float32)
+    options = np.array([default for _, default in OPTIONS.get(name, ())] + [0, 0, 0], np.float32)[:3]
+    y = np.empty_like(x)
+    native().activate(ACTIVATIONS.index(name), options, x, y)
+    extra = {"approximate": True} if name == "gelu_tanh" else {}
+    with np.errstate(all="ignore"):
+        exact = FUNCTIONS[name.removesuffix("_tanh") if extra else name](x.astype(np.float64), **extra)
+        error = np.abs(y - exact) / np.maximum(1, np.abs(exact))
+        same = (np.isinf(y) & (np.abs(exact) > np.finfo(np.float32).max)) | (np.isnan(y) & np.isnan(exact))
+    assert (np.isnan(y) == np.isnan(exact)).all()
+    assert np.where(same, 0, error).max() <= 5e-7
+
+
+@pytest.mark.parametrize("units", [1, 3, 17, 48, 100, 1000])
+@pytest.mark.parametrize("op", ["lstm", "gru", "simple_rnn"])
+def test_any_number_of_units_and_any_batch(op, units):
+    features = 5 if units < 1000 else 17
+    sequences = model_of(recurrent(op, features, units, sequences=False), dense(units, 2), features=features)
+    executor = sequences.executor
+    x = np.random.default_rng(units).normal(size=(max(BATCHES), 3, features)).astype(np.float32)
+    x = x if units < 1000 else x[:64]
+    whole = stepped(executor, x)
+    exact = stepped(NumpyExecutor(sequences.graph, np.float64), x[:7])
+    assert np.abs(whole[:7] - exact).max() < 1e-5
+    for batch in (b for b in BATCHES if b <= len(x)):
+        parts = [stepped(executor, x[at : at + batch]) for at in range(0, len(x) if batch > 7 else 14, batch)]
+        together = np.concatenate(parts)
+        assert (bits(together) == bits(whole[: len(together)])).all()
+
+
+def table_of(executor, x):
+    """A table after the first sample, and the answers to all."""
+    table = executor.initial_state(len(x))
+    return table, [update(executor.machine, table, None, x[:, t])[0] for t in range(x.shape[1])]
+
+
+@pytest.mark.parametrize("model", [question(), EXAMPLES["gru"](), EXAMPLES["conv"]()], ids=["question", "gru", "conv"])
+def test_rows_threads_and_neighbours_change_nothing(model):
+    executor, x = model.executor, samples(model, streams=50, time=4)
+    table, answers = table_of(executor, x)
+    order = np.random.default_rng(0).permutation(200)[:50]
+    wide = np.full((200, executor.state_size), np.nan, np.float32)
+    wide[order] = executor.initial_state(50)
+    for t in range(4):
+        out, finite = update(executor.machine, wide, order, x[:, t].astype(np.float64), threads=1 + t % 3)
+        assert finite.all()
+        assert (bits(out) == bits(answers[t])).all()
+    assert (bits(wide[order]) == bits(table)).all()
+    assert np.isnan(np.delete(wide, order, axis=0)).all()
+
+
+def test_a_row_that_would_not_stay_finite_keeps_its_state():
+    executor = question().executor
+    x = np.zeros((9, 3), np.float32)
+    x[4] = np.nan
+    table = executor.initial_state(9)
+    update(executor.machine, table, None, np.ones((9, 3)))
+    before = table.copy()
+    out, finite = update(executor.machine, table, None, x)
+    assert finite.tolist() == [True] * 4 + [False] + [True] * 4
+    assert (bits(table[4]) == bits(before[4])).all()
+    assert not (bits(table[3]) == bits(before[3])).all()
+    assert np.isnan(out[4]).all()
+    assert np.isfinite(np.delete(out, 4)).all()
+
+
+def test_what_does_not_fit_is_refused_and_changes_nothing():
+    executor = question().executor
+    table, x = executor.initial_state(5), np.zeros((2, 3), np.float32)
+    before = table.copy()
+    for rows, samples_, message in (
+        ([1, 1], x, "got row 1 twice"),
+        ([0, 5], x, "got 5"),
+        ([-1, 0], x, "got -1"),
+        ([0], x, "each of 2 samples"),
+        ([0, 1], x[:, :2], "3 features"),
+        (None, x, "each of 2 samples"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            update(executor.machine, table, rows, samples_)
+    with pytest.raises(ValueError, match="96 floats"):
+        update(executor.machine, table[:, :95].copy(), [0, 1], x)
+    with pytest.raises(TypeError):
+        update(executor.machine, np.zeros((10, 96), np.float32)[::2], [0, 1], x)  # a copy would lose the states
+    locked = table.copy()
+    locked.setflags(write=False)
+    with pytest.raises(TypeError):
+        update(executor.machine, locked, [0, 1], x)
+    assert (bits(table) == bits(before)).all()
+    out, finite = update(executor.machine, table, np.zeros(0, np.int64), np.zeros((0, 3)))
+    assert out.shape == (0, 1)
+    assert finite.shape == (0,)
+    update(executor.machine, table, [0, 4, 2], np.zeros((3, 6))[:, ::2])  # strided samples are copied
+    frozen = np.ones((2, 3), np.float32)
+    frozen.setflags(write=False)
+    update(executor.machine, table, [0, 1], frozen)
+
+
+@pytest.mark.parametrize("way", ["states", "recompute"])
+@pytest.mark.parametrize("count", [np.nan, np.inf, -1, 0.5, 1e9])
+def test_a_window_without_a_count_is_flagged_and_left_alone(way, count):
+    executor = Sliding(3, by=way).on(question().executor)[1]
+    table = executor.initial_state(2)
+    table[0, -1] = count
+    before = table.copy()
+    out, finite = update(executor.machine, table, None, np.ones((2, 3)), guard=False)
+    assert finite.tolist() == [False, True]
+    assert np.isnan(out[0]).all()
+    assert (bits(table[0]) == bits(before[0])).all()
+    assert np.isfinite(out[1]).all()
+
+
+def answers_in_another_process(isa, name):
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "from make import EXAMPLES; from stepstream.testing import samples, stepped\n"
+        "m = EXAMPLES[sys.argv[2]](); print(m.runs_on)\n"
+        "print(stepped(m.executor, samples(m, streams=7)).tobytes().hex())"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code, str(Path(__file__).parents[1]), name],
+        env={**os.environ, "STEPSTREAM_ISA": isa}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if "this processor cannot" in run.stderr:
+        pytest.skip(f"this processor has no {isa}")
+    assert run.returncode == 0, run.stderr
+    runs_on, answers = run.stdout.split("\n")[:2]
+    assert runs_on == f"native kernel, {isa}"
+    return answers
+
+
+@pytest.mark.parametrize("isa", ["base", "v3", "v4"] if native() and native().ISA in {"v3", "v4"} else ["base"])
+@pytest.mark.parametrize("name", ["lstm", "gru", "layer_norm", "conv", "activation", "position_dense"])
+def test_every_instruction_set_gives_the_same_bits(isa, name):
+    model = EXAMPLES[name]()
+    ours = stepped(model.executor, samples(model, streams=7))
+    assert answers_in_another_process(isa, name) == ours.tobytes().hex()
+
+
+@pytest.mark.parametrize("windowing", ["carry", "tumbling(3)", "sliding(3, by=states)", "sliding(3, by=recompute)"])
+def test_the_short_way_through_a_stream_is_the_long_one(windowing):
+    model = question()
+    short, long = model.stream(windowing), model.stream(windowing)
+    for row in np.random.default_rng(2).normal(size=(12, 3)).astype(np.float32):
+        forms = [row.tolist(), tuple(row.tolist()), row, row.astype(np.float64), row[None], row[None, None]]
+        y = long.step(row, time=0.0)  # a time takes the long way
+        for form in forms:
+            assert short.peek(form) == y
+            assert short.fork().step(form) == y
+        assert short.step(forms[0]) == y
+        assert (short.age, short.complete, short.beyond_training_length) == (
+            long.age, long.complete, long.beyond_training_length,
+        )  # fmt: skip
+        for layer, slots in short.state.items():
+            for name, value in slots.items():
+                assert (bits(value) == bits(long.state[layer][name])).all()
+
+
+@settings(deadline=None, max_examples=25)
+@given(units=st.integers(1, 40), features=st.integers(1, 9), op=st.sampled_from(["lstm", "gru", "simple_rnn"]),
+       act=st.sampled_from(sorted(set(ACTIVATIONS) & set(FUNCTIONS) - {"glu", "exponential", "squareplus"})),
+       gate=st.sampled_from(["sigmoid", "hard_sigmoid", "softmax"]))  # fmt: skip
+def test_recurrent_layers_of_any_kind_keep_the_contract(units, features, op, act, gate):
+    verify_contract(
+        model_of(recurrent(op, features, units, activation=act, gate=gate), dense(units, 3), features=features)
+    )
+
+
+def test_an_op_that_the_kernel_lacks_runs_on_numpy_and_is_named(monkeypatch):
+    monkeypatch.delitem(_CONVERTERS, "prelu")
+    executor, runs_on = executor_for(EXAMPLES["prelu"]().graph)
+    assert type(executor) is NumpyExecutor
+    assert "no layer 'prelu_1' (prelu)" in runs_on
+
+
+def test_a_long_run_is_as_exact_as_numpy():
+    """At most twice NumPy's own float32 error at the 99th percentile over 3,000 steps."""
+    model = question()
+    x = np.random.default_rng(4).normal(size=(4, 3000, 3)).astype(np.float32)
+    exact = stepped(NumpyExecutor(model.graph, np.float64), x)
+    ours, plain = (np.abs(stepped(e, x) - exact) for e in (model.executor, NumpyExecutor(model.graph)))
+    assert np.percentile(ours, 99) <= 2 * np.percentile(plain, 99)
+
+
+def test_a_layer_that_is_too_large_for_the_kernel_runs_on_numpy_and_is_named():
+    from stepstream.kernel.plan import MAX_SCRATCH
+
+    model = model_of(dense(3, MAX_SCRATCH), ("activation", {"activation": {"name": "relu"}}, {}))
+    assert type(model.executor) is NumpyExecutor
+    assert "too large" in model.runs_on
+    assert "'dense_0'" in model.runs_on

@@ -1,0 +1,80 @@
+"""Keys -> rows: three kinds of keys, any order of insertions and removals, and nothing changes for what is no key."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stepstream.kernel import keys as module
+from stepstream.kernel.executor import native
+from stepstream.kernel.keys import KeyTable
+
+KEYS = st.one_of(
+    st.text(max_size=20), st.binary(max_size=20), st.integers(-(2**80), 2**80), st.sampled_from([1, "1", b"1"])
+)
+
+
+@pytest.fixture(params=["native", "plain"])
+def table(request, monkeypatch):
+    if request.param == "plain":
+        monkeypatch.setattr(module, "native", lambda: None)
+    elif native() is None:
+        pytest.skip("the native kernel is not built")
+    return KeyTable
+
+
+def test_three_keys_that_look_alike(table):
+    t = table()
+    rows = t.insert([1, "1", b"1", 1, np.int64(1)])
+    assert rows.tolist() == [0, 1, 2, 0, 0]
+    assert [t.key(r) for r in range(3)] == [1, "1", b"1"]
+    assert [type(k) for k, _ in t.items()] == [int, str, bytes]
+    assert t.find(["1", b"2", 1]).tolist() == [1, -1, 0]
+    assert t.remove(["1", "1"]).tolist() == [1, -1]
+    assert len(t) == 2
+    with pytest.raises(KeyError):
+        t.key(1)
+    assert t.insert(["new"]).tolist() == [1], "rows of removed keys are given out again"
+
+
+@pytest.mark.parametrize("bad", [[1.5], [None], [True], ["ok", ("a",)], ["\ud800"], "one", b"one", 7])
+def test_what_is_no_key_changes_nothing(table, bad):
+    t = table()
+    for method in (t.insert, t.remove, t.find):
+        with pytest.raises((TypeError, ValueError)):
+            method(bad)
+    assert len(t) == t.rows == 0
+
+
+@given(st.lists(st.tuples(st.sampled_from(["insert", "remove", "find"]), st.lists(KEYS, max_size=8)), max_size=40))
+def test_it_behaves_as_a_dict(steps):
+    t, known = KeyTable(), {}
+    for what, keys in steps:
+        rows = getattr(t, what)(keys).tolist()
+        for key, row in zip(keys, rows, strict=True):
+            own = (type(key), key)
+            if what == "insert":
+                assert known.setdefault(own, row) == row
+            elif what == "find":
+                assert known.get(own, -1) == row
+            else:
+                assert known.pop(own, -1) == row
+        assert len(set(known.values())) == len(known) == len(t)
+    assert {(type(k), k): row for k, row in t.items()} == known
+
+
+def test_a_million_keys(table):
+    t, keys = table(), [f"device-{i}" for i in range(1_000_000)]
+    assert (t.insert(keys) == np.arange(1_000_000)).all()
+    some = np.random.default_rng(0).permutation(1_000_000)[:200_000]
+    assert (t.find([keys[i] for i in some]) == some).all()
+    gone = [keys[i] for i in some]
+    assert (np.sort(t.remove(gone)) == np.sort(some)).all()
+    assert (t.find(gone) == -1).all()
+    assert len(t) == 800_000
+
+
+def test_keys_of_any_length_and_content(table):
+    t, keys = table(), ["", b"", "\0", b"\0", "a" * 100_000, 2**63 - 1, 2**63, -(2**63), -(2**63) - 1, 10**100]
+    assert t.insert(keys).tolist() == list(range(len(keys)))
+    assert [t.key(i) for i in range(len(keys))] == keys
