@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
-import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import typer
 
 from stepstream.cli.app import app, console, print_json
+from stepstream.cli.live_keras import live_keras
 from stepstream.cli.options import (
     ArchitectureOption,
     JsonOption,
@@ -20,7 +19,6 @@ from stepstream.cli.options import (
     load_model,
 )
 from stepstream.errors import InputError
-from stepstream.formats import keras
 from stepstream.graph.ir import Array
 
 
@@ -38,8 +36,7 @@ def verify(
     Keras then opens the file too, but none that names anything beside Keras' own layers.
     """
     loaded = load_model(model, training_length, scale, architecture)
-    _ = loaded.executor  # a model that is blocked is not for Keras either: raises BlockedError
-    reference, note = _keras(model)
+    reference, note = live_keras(loaded, model)
     x, y = _array(data), _array(expected)
     result = loaded.verify(x, y, reference)
     notes = [*result.notes, *([note] if note else [])]
@@ -66,21 +63,3 @@ def _array(path: Path | None) -> Array | None:
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiub":
         raise InputError(f"{path}: expected one array of numbers, got {getattr(array, 'dtype', 'an archive')}")
     return array
-
-
-def _keras(path: Path) -> tuple[Any, str]:
-    """The same file opened by Keras, or why not. Keras' safe mode is not enough: some versions leave HDF5 files out."""
-    if importlib.util.find_spec("keras") is None:
-        return None, "Keras not installed: not compared"
-    unknown = keras.foreign(path)
-    if unknown is not None:
-        return None, f"the file names {unknown!r}, and Keras is given no file with anything unknown in it: not compared"
-    if importlib.util.find_spec("tensorflow") is None:  # Keras' default back end
-        installed = [name for name in ("jax", "torch") if importlib.util.find_spec(name)]
-        os.environ.setdefault("KERAS_BACKEND", next(iter(installed), "tensorflow"))
-    try:
-        from keras.saving import load_model as opened_by_keras
-
-        return opened_by_keras(path, compile=False, safe_mode=True), ""
-    except Exception as e:  # whatever a framework throws at a file that we can read, the user should know
-        return None, f"Keras cannot open the file, not compared: {type(e).__name__}: {e}"
