@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import stepstream
 from make import EXAMPLES, dense, model_of, question, recurrent
 from stepstream.kernel.executor import KernelExecutor, executor_for, native, update
 from stepstream.kernel.plan import _CONVERTERS, ACTIVATIONS, OPTIONS
@@ -191,13 +192,16 @@ def test_every_instruction_set_gives_the_same_bits(isa, name):
 def test_the_short_way_through_a_stream_is_the_long_one(windowing):
     model = question()
     short, long = model.stream(windowing), model.stream(windowing)
-    for row in np.random.default_rng(2).normal(size=(12, 3)).astype(np.float32):
+    for at, row in enumerate(np.random.default_rng(2).normal(size=(12, 3)).astype(np.float32)):
         forms = [row.tolist(), tuple(row.tolist()), row, row.astype(np.float64), row[None], row[None, None]]
-        y = long.step(row, time=0.0)  # a time takes the long way
+        y = long.step(row, time=float(at), mask=True)  # a mask takes the long way
         for form in forms:
             assert short.peek(form) == y
             assert short.fork().step(form) == y
-        assert short.step(forms[0]) == y
+        assert short.step(forms[0], at if at % 2 else float(at)) == y
+        with pytest.raises(stepstream.InputError, match=f"expected a time from {at}.0 on"):
+            short.step(forms[0], at - 0.5)
+        assert short.time == long.time
         assert (short.age, short.complete, short.beyond_training_length) == (
             long.age, long.complete, long.beyond_training_length,
         )  # fmt: skip

@@ -203,7 +203,7 @@ def test_two_threads_at_once_raise(model, monkeypatch):
         return step(self, *args)
 
     monkeypatch.setattr(type(model.executor), "step", slow)
-    worker = threading.Thread(target=stream.step, args=([1, 2, 3], 0.0))  # a time takes the long way
+    worker = threading.Thread(target=stream.step, args=([1, 2, 3], None, True))  # a mask takes the long way
     worker.start()
     inside.wait(30)
     with pytest.raises(stepstream.ConcurrentUseError):

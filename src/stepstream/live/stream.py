@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 Output = float | Array | dict[str, Any]
 
 
-def _never(x: Any) -> None:
+def _never(x: Any, time: Any) -> None:
     """No kernel: every sample goes the long way."""
 
 
@@ -51,7 +51,7 @@ class Stream:
             for column in range(model.n_features)[model.input_columns[name]]
         ]
         self._cell = self._native()
-        self._quick: Callable[[Sample], Output | None] = self._shortest()
+        self._quick = self._shortest()
         self._lock = self._cell or threading.Lock()
         self._state = self._nothing()
 
@@ -69,19 +69,19 @@ class Stream:
         cell.asks = self._says_restart
         return cell
 
-    def _shortest(self) -> Callable[[Sample], Output | None]:
-        """A plain sample -> its answer, or None for one that takes the long way."""
+    def _shortest(self) -> Callable[[Sample, float | None], Output | None]:
+        """A plain sample and its time -> its answer, or None for one that takes the long way."""
         cell, sizes = self._cell, self.model.output_sizes
         if cell is None:
             return _never
         if sizes == (1,):
-            return cast("Callable[[Sample], float | None]", cell.step)
+            return cast("Callable[[Sample, float | None], float | None]", cell.step)
         names, total = self.model.output_names, sum(sizes)
         ends = [sum(sizes[: i + 1]) for i in range(len(sizes))]
 
-        def several(x: Sample) -> Output | None:
+        def several(x: Sample, time: float | None) -> Output | None:
             out = np.empty(total, np.float32)
-            if not cell.step_into(x, out):
+            if not cell.step_into(x, time, out):
                 return None
             if len(sizes) == 1:
                 return out
@@ -97,7 +97,8 @@ class Stream:
             return self._held
         row = np.empty(self._executor.state_size, np.float32)
         cell.read(row)
-        return StreamState(row, None if cell.age < 0 else cell.age, self._time, cell.samples)
+        time = None if math.isnan(cell.time) else cell.time
+        return StreamState(row, None if cell.age < 0 else cell.age, time, cell.samples)
 
     @_state.setter
     def _state(self, state: StreamState) -> None:
@@ -106,7 +107,8 @@ class Stream:
             self._held = state
             return
         cell.write(state.row)
-        cell.age, cell.samples, self._time = -1 if state.age is None else state.age, state.samples, state.time
+        cell.age, cell.samples = -1 if state.age is None else state.age, state.samples
+        cell.time = math.nan if state.time is None else state.time
 
     def __copy__(self) -> Stream:
         return self.fork()
@@ -207,7 +209,7 @@ class Stream:
         changes between resets, or, where the model flattens windows of n samples, sample n + 1 of a stream that is not
         cut.
         """
-        if time is None and mask is None and (quick := self._quick(x)) is not None:
+        if mask is None and (quick := self._quick(x, time)) is not None:
             return quick
         with self._one_thread():
             y, self._state = self._next(self._state, x, time, mask)
@@ -235,13 +237,16 @@ class Stream:
             for name, values in (("time", time), ("mask", mask)):
                 if values is not None and np.shape(values) != (len(x),):
                     raise InputError(f"{name}: expected {len(x)}, one for each sample, got shape {np.shape(values)}")
-            state = self._state
+            twin = self._twin()
             answers: list[Any] = []
             for i, row in enumerate(x):
                 when, valid = None if time is None else time[i], None if mask is None else mask[i]
-                y, state = self._next(state, row, when, valid)
+                y = twin._quick(row, when) if valid is None else None
+                if y is None:
+                    y, twin._state = twin._next(twin._state, row, when, valid)
                 answers.append(y)
-            self._state = state
+            self._state = twin._state
+            self._hold_restart(twin._says_restart)
             sizes = dict(zip(self.model.output_names, self.model.output_sizes, strict=True))
             if len(sizes) == 1:
                 return np.array(answers, np.float32).reshape(len(x), *sizes.values())
@@ -250,11 +255,14 @@ class Stream:
     def fork(self) -> Stream:
         """A second stream that goes on from the same state."""
         with self._one_thread():
-            twin = Stream(self.model, self._resolved)
-            twin.windowing = self.windowing
-            twin._state = self._state
-            twin._hold_restart(self._says_restart)
-            return twin
+            return self._twin()
+
+    def _twin(self) -> Stream:
+        twin = Stream(self.model, self._resolved)
+        twin.windowing = self.windowing
+        twin._state = self._state
+        twin._hold_restart(self._says_restart)
+        return twin
 
     def snapshot(self) -> StreamState:
         """All that the stream carries, as an immutable value; `restore` takes it back."""

@@ -192,6 +192,7 @@ struct Cell {
     Floats row, input, answer;
     int64_t age = 0;      // -1: nobody knows
     int64_t samples = 0;  // since the stream was made
+    double time = NAN;    // of the last sample that had one
     int64_t cut;          // tumbling(n): n; else 0
     int64_t limit;        // samples that the model has answers for; 0: no limit
     bool asks = false;    // the next restart is not for this path
@@ -238,8 +239,21 @@ bool read(PyObject* x, float* to, int64_t n) {
     return shape && (single || twice);
 }
 
+// A time that is not before the last one, NaN for None; or false.
+bool read_time(PyObject* given, double last, double& time) {
+    time = NAN;
+    if (given == Py_None) return true;
+    if (PyFloat_CheckExact(given)) {
+        time = PyFloat_AS_DOUBLE(given);
+    } else if (PyLong_CheckExact(given)) {
+        time = PyLong_AsDouble(given);
+        if (time == -1.0 && PyErr_Occurred()) PyErr_Clear(), time = NAN;
+    }
+    return std::isfinite(time) && !(time < last);
+}
+
 // The answer of the plainest case, in `answer`; false where anything is out of the ordinary, and nothing has changed.
-bool advance(Cell& c, PyObject* x) {
+bool advance(Cell& c, PyObject* x, PyObject* when) {
     if (c.busy.exchange(true, std::memory_order_acquire)) return false;
     struct Leave {
         std::atomic<bool>& busy;
@@ -253,7 +267,8 @@ bool advance(Cell& c, PyObject* x) {
     }
     if (c.limit && (age < 0 || age >= c.limit)) return false;
     float* input = c.input.get();
-    if (!read(x, input, m.program.features)) return false;
+    double time;
+    if (!read_time(when, c.time, time) || !read(x, input, m.program.features)) return false;
     for (int64_t i = 0; i < m.program.features; i++)
         if (!std::isfinite(input[i])) return false;
     float *row = c.row.get(), *answer = c.answer.get();
@@ -270,16 +285,17 @@ bool advance(Cell& c, PyObject* x) {
     if (fresh != nullptr) std::copy_n(fresh, m.state_size(), row);
     c.age = age < 0 ? age : age + 1;
     c.samples++;
+    if (!std::isnan(time)) c.time = time;
     return true;
 }
 
 PyObject* cell_step(PyObject* self, PyObject* const* args, Py_ssize_t count) {
     Cell& c = *nb::inst_ptr<Cell>(self);
-    if (count != 1) {
-        PyErr_SetString(PyExc_TypeError, "step: expected one sample");
+    if (count != 2) {
+        PyErr_SetString(PyExc_TypeError, "step: expected a sample and a time");
         return nullptr;
     }
-    if (!advance(c, args[0])) Py_RETURN_NONE;
+    if (!advance(c, args[0], args[1])) Py_RETURN_NONE;
     return PyFloat_FromDouble((double)c.answer[0]);
 }
 
@@ -287,12 +303,12 @@ PyObject* cell_step_into(PyObject* self, PyObject* const* args, Py_ssize_t count
     Cell& c = *nb::inst_ptr<Cell>(self);
     const Py_ssize_t n = (Py_ssize_t)(c.machine->program.outputs * sizeof(float));
     Py_buffer view;
-    if (count != 2) {
-        PyErr_SetString(PyExc_TypeError, "step_into: expected a sample and an array");
+    if (count != 3) {
+        PyErr_SetString(PyExc_TypeError, "step_into: expected a sample, a time and an array");
         return nullptr;
     }
-    if (PyObject_GetBuffer(args[1], &view, PyBUF_WRITABLE) != 0) return nullptr;
-    const bool fits = view.len == n, done = fits && advance(c, args[0]);
+    if (PyObject_GetBuffer(args[2], &view, PyBUF_WRITABLE) != 0) return nullptr;
+    const bool fits = view.len == n, done = fits && advance(c, args[0], args[1]);
     if (done) std::memcpy(view.buf, c.answer.get(), n);
     PyBuffer_Release(&view);
     if (!fits) {
@@ -306,7 +322,8 @@ PyMethodDef cell_methods[] = {
     {"step_into", (PyCFunction)(void*)cell_step_into, METH_FASTCALL,
      "The same for any number of outputs, written side by side to a float32 array; whether it was done."},
     {"step", (PyCFunction)(void*)cell_step, METH_FASTCALL,
-     "One sample of one stream -> the answer of a model with one unit; None where a slower way must look at it."},
+     "One sample of one stream and its time -> the answer of a model with one unit; None where a slower way must look "
+     "at it."},
     {nullptr, nullptr, 0, nullptr}};
 
 PyType_Slot cell_slots[] = {{Py_tp_methods, cell_methods}, {0, nullptr}};
@@ -341,6 +358,7 @@ NB_MODULE(_native, m) {
         .def("__init__", make_cell)
         .def_rw("age", &Cell::age)
         .def_rw("samples", &Cell::samples)
+        .def_rw("time", &Cell::time)
         .def_rw("asks", &Cell::asks)
         .def("read", [](const Cell& c, Array<float, 1> row) {
             if ((int64_t)row.shape(0) != c.machine->state_size()) refuse("read: wrong size");
