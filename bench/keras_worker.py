@@ -1,11 +1,11 @@
 """Keras in a process of its own, since a process has one back end. Takes orders on stdin, answers on stdout, in JSON.
 
-    {"do": "make", "network": "S", "batch": 1}        -> {"writer": "Keras 3.15 on torch"}
-    {"do": "answers", "way": "predict", "count": 20}  -> {"y": [...]}
-    {"do": "time", "way": "predict", "calls": 20}     -> {"seconds": ...}, of one call
+    {"do": "make", "network": "S"}                      -> {"writer": "Keras 3.15 on torch", "ways": [...]}
+    {"do": "answers", "way": "model(x)", "count": 20}  -> {"y": [...]}
+    {"do": "time", "way": "model(x)", "calls": 20}     -> {"seconds": ...}, of one call
 
-way: "predict" and "call" step a stateful twin; "padded 7" and "window 100" answer after every sample on the samples so
-far, with zeros in front, or on the last ones, recomputed.
+Two ways step a stateful twin; two answer after every sample on the last 7 or 100, recomputed, with zeros in front
+until there are as many.
 """
 
 from __future__ import annotations

@@ -31,10 +31,10 @@ def recurrent(op: str, features: int, units: int, activation="tanh", gate="sigmo
     if op == "gru":
         params["reset_after"] = reset_after
     bias = (2, 3 * units) if op == "gru" and reset_after else (gates * units,)
-    scale = 1 / np.sqrt(units)
+    calm = 0.1 if activation == "exponential" else 1  # or its states grow beyond all bounds
     weights = {
-        "kernel": random(features, gates * units),
-        "recurrent": random(units, gates * units, scale=scale),
+        "kernel": random(features, gates * units, scale=calm),
+        "recurrent": random(units, gates * units, scale=calm / np.sqrt(units)),
         "bias": random(*bias),
     }
     return op, params, weights

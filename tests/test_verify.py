@@ -9,6 +9,7 @@ from stepstream.errors import ContractError
 from stepstream.ops.executor import NumpyExecutor
 from stepstream.testing import positions_of, verify_contract
 
+EXECUTOR = type(question().executor)  # the kernel's, or NumPy's
 X = np.random.default_rng(8).normal(size=(3, 7, 3)).astype(np.float32)
 
 
@@ -72,14 +73,14 @@ def test_a_long_window_is_compared_at_some_positions_and_says_so(monkeypatch):
 
 
 def test_a_step_that_fails_at_the_end_of_a_long_window_is_found(monkeypatch):
-    step, n = NumpyExecutor.step, 60
+    step, n = EXECUTOR.step, 60
 
     def late(self, x, state, mask=None):
         ys, rows = step(self, x, state, mask)
         seen = state[:, 8:9]  # behind h and c
         return tuple(y + np.float32(1e-3) * (seen == n - 1) for y in ys), rows
 
-    monkeypatch.setattr(NumpyExecutor, "step", late)
+    monkeypatch.setattr(EXECUTOR, "step", late)
     with pytest.raises(ContractError, match=r"step equals whole:.*at position 59"):
         verify_contract(windowed(n))
 
@@ -115,33 +116,33 @@ def by_another_order_of_gates(y, rows, x, state):
 
 @pytest.mark.parametrize("fault", [by_batch, by_neighbour, by_place, by_another_order_of_gates])
 def test_a_broken_executor_is_found(model, monkeypatch, fault):
-    step = NumpyExecutor.step
+    step = EXECUTOR.step
 
     def broken(self, x, state, mask=None):
         (y,), rows = step(self, x, state, mask)
         y, rows = fault(y, rows, x, state)
         return (y,), rows
 
-    monkeypatch.setattr(NumpyExecutor, "step", broken)
+    monkeypatch.setattr(EXECUTOR, "step", broken)
     with np.errstate(all="ignore"), pytest.raises(ContractError, match="FAILED"):
         verify_contract(model)
 
 
 def test_a_state_that_fades_is_not_excused_by_its_own_error(model, monkeypatch):
-    step = NumpyExecutor.step
+    step = EXECUTOR.step
 
     def fading(self, x, state, mask=None):
         ys, rows = step(self, x, state, mask)
         return ys, rows * np.float32(0.9) if self.dtype == np.float32 else rows
 
-    monkeypatch.setattr(NumpyExecutor, "step", fading)
+    monkeypatch.setattr(EXECUTOR, "step", fading)
     with pytest.raises(ContractError, match="step equals whole"):
         verify_contract(model)
 
 
 def test_a_step_that_does_not_know_masks_is_found(model, monkeypatch):
-    step = NumpyExecutor.step
-    monkeypatch.setattr(NumpyExecutor, "step", lambda self, x, state, mask=None: step(self, x, state))
+    step = EXECUTOR.step
+    monkeypatch.setattr(EXECUTOR, "step", lambda self, x, state, mask=None: step(self, x, state))
     with pytest.raises(ContractError, match="masked"):
         verify_contract(model)
 
@@ -154,7 +155,7 @@ def test_a_file_that_holds_another_state_is_found(model, monkeypatch):
 
 def test_bits_that_hang_on_changing_company_are_found(model, monkeypatch):
     """Right as long as a batch stays together, wrong where it was split or merged on the way."""
-    step, sizes = NumpyExecutor.step, {}
+    step, sizes = EXECUTOR.step, {}
 
     def jealous(self, x, state, mask=None):
         (y,), rows = step(self, x, state, mask)
@@ -162,7 +163,7 @@ def test_bits_that_hang_on_changing_company_are_found(model, monkeypatch):
         sizes.update((row.tobytes(), len(x)) for row in rows)
         return (y if faithful else y + np.float32(1e-7),), rows
 
-    monkeypatch.setattr(NumpyExecutor, "step", jealous)
+    monkeypatch.setattr(EXECUTOR, "step", jealous)
     with pytest.raises(ContractError, match="change at every sample"):
         verify_contract(model)
 

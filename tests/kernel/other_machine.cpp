@@ -28,20 +28,24 @@ int main() {
     const auto initial = next<float>();
     const auto sizes = next<int64_t>();  // features, outputs, scratch, input, mask, tile, streams, samples
     const auto x = next<float>();        // (samples, streams, features)
+    const auto mask = next<float>();     // (samples, streams)
     const Machine m({span(code), span(options), span(weights), span(indices), span(state), span(answers), span(initial),
                      sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], sizes[5]});
     const int64_t streams = sizes[6], size = m.state_size();
     std::vector<float> table(streams * size), out(streams * sizes[1]);
     std::vector<float*> rows(streams), outs(streams);
     std::vector<const float*> samples(streams);
-    std::vector<uint8_t> finite(streams);
+    std::vector<uint8_t> finite(streams), valid(streams);
     for (int64_t s = 0; s < streams; s++) {
         rows[s] = table.data() + s * size, outs[s] = out.data() + s * sizes[1];
         m.reset(rows[s]);
     }
     for (int64_t t = 0; t < sizes[7]; t++) {
-        for (int64_t s = 0; s < streams; s++) samples[s] = x.data() + (t * streams + s) * sizes[0];
-        m.step({streams, rows.data(), samples.data(), nullptr, outs.data(), finite.data(), false}, 1);
+        for (int64_t s = 0; s < streams; s++) {
+            samples[s] = x.data() + (t * streams + s) * sizes[0];
+            valid[s] = mask[t * streams + s] != 0;
+        }
+        m.step({streams, rows.data(), samples.data(), valid.data(), outs.data(), finite.data(), false}, 1);
         std::fwrite(out.data(), sizeof(float), out.size(), stdout);
     }
 }

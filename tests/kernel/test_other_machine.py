@@ -35,13 +35,15 @@ def program(tmp_path_factory):
 def test_aarch64_gives_the_same_bits(program, name):
     model = question() if name == "question" else EXAMPLES[name]()
     p, x = plan(model.graph), samples(model, streams=7)
+    mask = np.random.default_rng(1).random(x.shape[:2]) > 0.3
     sizes = [p.features, p.outputs, p.scratch, p.input, p.mask, p.tile, len(x), x.shape[1]]
     arrays = [
         np.array(p.code, np.int64), np.array(p.options, np.float32), np.concatenate([*p.weights, np.zeros(16, "f4")]),
         np.concatenate([*p.indices, np.zeros(0, np.int32)]), np.array(p.state, np.int64), np.array(p.answers, np.int64),
         model.executor.initial_state(1), np.array(sizes, np.int64), np.ascontiguousarray(x.transpose(1, 0, 2)),
+        np.ascontiguousarray(mask.T).astype(np.float32),
     ]  # fmt: skip
     data = b"".join(np.int64(a.size).tobytes() + a.tobytes() for a in arrays)
     out = subprocess.run([EMULATOR, str(program)], input=data, stdout=subprocess.PIPE, check=True).stdout
-    ours = stepped(model.executor, x).transpose(1, 0, 2)
+    ours = stepped(model.executor, x, mask).transpose(1, 0, 2)
     assert out == np.ascontiguousarray(ours).tobytes()

@@ -34,7 +34,7 @@ def bench(
     loaded = load_model(model, training_length, scale, architecture)
     reference, note = (None, "scale given: Keras not timed") if scale else live_keras(loaded, model)
     result = time_it(loaded, reference, rounds)
-    notes = [*(f"wrong answers, not timed: {w}" for w in result.wrong), *([note] if note else [])]
+    notes = [*(f"not timed: {w}" for w in result.left_out), *([note] if note else [])]
     if as_json:
         print_json({**result.to_dict(), "notes": notes})
         return

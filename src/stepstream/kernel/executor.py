@@ -15,39 +15,45 @@ from stepstream.graph.ir import Array, Graph, TimeRole
 from stepstream.kernel.plan import Unsupported, plan
 from stepstream.ops.executor import Costs, NumpyExecutor
 
-MISSING = "native kernel missing, about 50 times slower; install a C++ compiler and reinstall"
+MISSING = "native kernel missing, up to 300 times slower; install a C++ compiler and reinstall"
+DAMAGED = "native kernel damaged or made for another machine, up to 300 times slower; reinstall"
 
 
-@cache
 def native() -> Any:
     """The compiled module, or None where there is none.
 
     STEPSTREAM_ISA: "v4", "v3" or "base" forces an instruction set, "numpy" does without the kernel.
     STEPSTREAM_REQUIRE_KERNEL=1: a missing kernel is an error.
     """
+    return _found()[0]
+
+
+@cache
+def _found() -> tuple[Any, str]:
+    """The compiled module, or None, and why."""
     if os.environ.get("STEPSTREAM_ISA") == "numpy":
-        return None
+        return None, "as STEPSTREAM_ISA asks"
     try:
-        return import_module("stepstream.kernel._native")  # compiled, so that no checker knows it
+        return import_module("stepstream.kernel._native"), ""  # compiled, so that no checker knows it
     except ImportError as e:
         if os.environ.get("STEPSTREAM_ISA"):
             raise StepstreamError(f"no kernel as STEPSTREAM_ISA asks for: {e.__cause__ or e}") from e
-        if os.environ.get("STEPSTREAM_REQUIRE_KERNEL") == "1":
-            raise StepstreamError(f"{MISSING} ({e})") from e
-        warnings.warn(MISSING, StepstreamWarning, stacklevel=4)
-        return None
+        why = MISSING if isinstance(e, ModuleNotFoundError) else f"{DAMAGED} ({e})"
+        if os.environ.get("STEPSTREAM_REQUIRE_KERNEL", "").lower() in {"1", "true", "yes", "on", "y"}:
+            raise StepstreamError(why) from e
+        warnings.warn(why, StepstreamWarning, stacklevel=5)  # who called load
+        return None, why
 
 
 def executor_for(graph: Graph) -> tuple[NumpyExecutor, str]:
     """The fastest executor that a graph can have, and what it is, in words."""
-    module = native()
+    module, why = _found()
     if module is None:
-        chosen = os.environ.get("STEPSTREAM_ISA") == "numpy"
-        return NumpyExecutor(graph), "NumPy, as STEPSTREAM_ISA asks" if chosen else f"NumPy: {MISSING}"
+        return NumpyExecutor(graph), f"NumPy: {why}"
     try:
         return KernelExecutor(graph), f"native kernel, {module.ISA}"
     except Unsupported as e:
-        return NumpyExecutor(graph), f"NumPy, about 50 times slower: the native kernel has no {e}"
+        return NumpyExecutor(graph), f"NumPy, up to 300 times slower: the native kernel has no {e}"
 
 
 class KernelExecutor(NumpyExecutor):
@@ -96,14 +102,28 @@ def update(
 
     x (b, features), of any float dtype, mask bool (b,) or None -> answers (b, outputs), and bool (b,): whether state
     and answer are finite. With guard a row that would not stay so keeps its state. Raises ValueError, having changed
-    nothing, where shapes do not fit, or a row is out of range or named twice.
+    nothing, where shapes or types do not fit, or a row is out of range or named twice.
     """
-    x = np.ascontiguousarray(x, np.float32)
+    given, x = x, np.ascontiguousarray(_typed(x, "samples of floats (rows, features)", "fiu", 2), np.float32)
+    if x is given and np.may_share_memory(x, table):
+        x = x.copy()
     out, finite = np.empty((len(x), machine.outputs), np.float32), np.empty(len(x), np.uint8)
-    rows = None if rows is None else np.ascontiguousarray(rows, np.int64)
-    flags = None if mask is None else np.ascontiguousarray(mask, np.uint8)
+    if rows is not None:
+        rows = np.ascontiguousarray(_typed(rows, "row numbers (rows,)", "iu", 1), np.int64)
+    flags = None if mask is None else np.ascontiguousarray(_typed(mask, "a mask of bools (rows,)", "b", 1), np.uint8)
+    if table.dtype != np.float32 or table.ndim != 2 or not table.flags.carray:  # a copy would lose the states
+        raise ValueError(f"expected a table of float32 in C order that can be written, got {table.dtype} {table.shape}")
     machine.step(table, rows, x, flags, out, finite, guard, threads)
     return out, finite.view(bool)
+
+
+def _typed(values: Any, expected: str, kinds: str, dimensions: int) -> Array:
+    array = np.asanyarray(values)
+    if (
+        array.dtype.kind not in kinds or array.ndim != dimensions or hasattr(array, "mask")
+    ):  # below a mask lies anything
+        raise ValueError(f"expected {expected}, got {type(array).__name__} of {array.dtype} {array.shape}")
+    return array
 
 
 def stepped(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import os
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -17,8 +18,8 @@ Key = str | bytes | int
 class KeyTable:
     """1, "1" and b"1" are three keys. Rows are whole numbers from 0; those of removed keys are given out again.
 
-    Keys cannot be chosen so that they collide: hashes depend on a secret drawn for each table. For one thread. Every
-    method raises TypeError or ValueError for what is no key, and then has changed nothing.
+    An int has at most 1,024 bits. Keys cannot be chosen so that they collide: hashes depend on a secret drawn for each
+    table. For one thread. Every method raises TypeError or ValueError for what is no key, and then has changed nothing.
     """
 
     def __init__(self) -> None:
@@ -52,6 +53,8 @@ class KeyTable:
 
     def key(self, row: int) -> Key:
         """The key of a row; KeyError where it is free."""
+        if not 0 <= row < self.rows:
+            raise KeyError(f"no key has row {row}")
         key: Key = self._table.key(row)
         return key
 
@@ -81,28 +84,31 @@ class _Plain:
 
     @staticmethod
     def _all(keys: Sequence[Key]) -> list[tuple[type, Key]]:
-        if isinstance(keys, str | bytes):
+        if isinstance(keys, str | bytes | bytearray | memoryview):
             raise TypeError("expected a sequence of keys, got one key")
         out: list[tuple[type, Key]] = []
-        for key in tuple(keys):
+        for key in list(keys):
             if isinstance(key, str):
                 try:
                     key.encode()
                 except UnicodeEncodeError as e:
                     raise ValueError("expected a key of whole characters, got half a surrogate pair") from e
-                out.append((str, str(key)))
+                out.append((str, str.__str__(key)))
             elif isinstance(key, bytes):
-                out.append((bytes, bytes(key)))
+                out.append((bytes, bytes.__getitem__(key, slice(None))))
             elif hasattr(key, "__index__") and not isinstance(key, bool):
-                out.append((int, key.__index__()))
+                whole = int.__add__(operator.index(key), 0)
+                if whole.bit_length() > 1024:
+                    raise ValueError("expected an int of at most 1,024 bits as a key, got a larger one")
+                out.append((int, whole))
             else:
                 raise TypeError(f"expected a key of type str, bytes or int, got {type(key).__name__}")
         return out
 
-    def find(self, keys: Sequence[Key]) -> bytes:
-        return np.array([self._rows.get(k, -1) for k in self._all(keys)], np.int64).tobytes()
+    def find(self, keys: Sequence[Key]) -> bytearray:
+        return bytearray(np.array([self._rows.get(k, -1) for k in self._all(keys)], np.int64))
 
-    def insert(self, keys: Sequence[Key]) -> bytes:
+    def insert(self, keys: Sequence[Key]) -> bytearray:
         out = []
         for k in self._all(keys):
             if k not in self._rows:
@@ -112,9 +118,9 @@ class _Plain:
                 self._rows[k] = row = self._free.pop()
                 self._keys[row] = k[1]
             out.append(self._rows[k])
-        return np.array(out, np.int64).tobytes()
+        return bytearray(np.array(out, np.int64))
 
-    def remove(self, keys: Sequence[Key]) -> bytes:
+    def remove(self, keys: Sequence[Key]) -> bytearray:
         out = []
         for k in self._all(keys):
             row = self._rows.pop(k, -1)
@@ -122,10 +128,10 @@ class _Plain:
                 self._keys[row] = None
                 self._free.append(row)
             out.append(row)
-        return np.array(out, np.int64).tobytes()
+        return bytearray(np.array(out, np.int64))
 
     def key(self, row: int) -> Key:
-        key = self._keys[row] if 0 <= row < len(self._keys) else None
+        key = self._keys[row]
         if key is None:
             raise KeyError(f"no key has row {row}")
         return key

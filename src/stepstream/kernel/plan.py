@@ -378,7 +378,7 @@ def position_dense(p: _Planner, node: Node) -> int:
     weights = p.weight(np.stack([pack(w) for w in kernel]))
     bias = p.weight(_gates(node.weights["bias"], 1))
     total = _slot(p, node, "sum")
-    p.emit("position_dense", out, p.at(node), k, p.at(node, 1), _padded(units) // BLOCK, units, n, weights, bias, total)
+    p.emit("position_dense", out, p.at(node), k, p.at(node, 1), _padded(units) // BLOCK, n, weights, bias, total)
     return out
 
 

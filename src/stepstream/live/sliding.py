@@ -85,10 +85,12 @@ def cheaper(executor: Whole, n: int, stride: int = 1) -> str:
 class SlidingExecutor(ABC):
     """An executor around an executor. Its last slot counts the stream's samples, and wraps where the ring does."""
 
+    by_states: bool
+
     def __init__(self, executor: Whole, n: int, stride: int, slots: list[tuple[str, StateSlot]], period: int) -> None:
         self.inner, self.n, self.stride, self.period = executor, n, stride, period
         self.arithmetic_id = executor.arithmetic_id
-        self.machine = executor.machine and executor.machine.sliding(isinstance(self, States), n, stride)
+        self.machine = executor.machine and executor.machine.sliding(self.by_states, n, stride)
         self.slots = (*slots, (self.own_node(executor), StateSlot("count", ())))
         self.state_size = sum(slot.size for _, slot in self.slots)
         if self.state_size > MAX_STATE_FLOATS:
@@ -148,6 +150,8 @@ class SlidingExecutor(ABC):
 class Recompute(SlidingExecutor):
     """The last n samples, oldest first, and the whole model on them; zeros where none has come yet."""
 
+    by_states = False
+
     def __init__(self, executor: Whole, n: int, stride: int) -> None:
         own = self.own_node(executor)
         self.features = features = sum(prod(spec.shape) for _, spec in executor.graph.inputs)
@@ -185,6 +189,8 @@ class Recompute(SlidingExecutor):
 
 class States(SlidingExecutor):
     """A ring of k = ceil(n / stride) states. State m starts at sample m * stride, counted from 0, in place m % k."""
+
+    by_states = True
 
     def __init__(self, executor: Whole, n: int, stride: int) -> None:
         self.states = k = -(-n // stride)

@@ -96,9 +96,8 @@ class Stream:
         if cell is None:
             return self._held
         row = np.empty(self._executor.state_size, np.float32)
-        cell.read(row)
-        time = None if math.isnan(cell.time) else cell.time
-        return StreamState(row, None if cell.age < 0 else cell.age, time, cell.samples)
+        age, samples, time = cell.read(row)
+        return StreamState(row, None if age < 0 else age, None if math.isnan(time) else time, samples)
 
     @_state.setter
     def _state(self, state: StreamState) -> None:
@@ -106,9 +105,8 @@ class Stream:
         if cell is None:
             self._held = state
             return
-        cell.write(state.row)
-        cell.age, cell.samples = -1 if state.age is None else state.age, state.samples
-        cell.time = math.nan if state.time is None else state.time
+        age, time = -1 if state.age is None else state.age, math.nan if state.time is None else state.time
+        cell.write(state.row, age, state.samples, time)
 
     def __copy__(self) -> Stream:
         return self.fork()
@@ -192,8 +190,10 @@ class Stream:
         (n, features), "mask": (n,), "count": ()}}.
         """
         names = snapshot.owners(self.model, self._executor)
+        with self._one_thread():
+            row = self._state.row
         out: dict[str, dict[str, Array]] = {}
-        for (node, slot), value in self._executor.unpack(self._state.row).items():
+        for (node, slot), value in self._executor.unpack(row).items():
             out.setdefault(names[node], {})[slot] = value
         return out
 
@@ -266,7 +266,8 @@ class Stream:
 
     def snapshot(self) -> StreamState:
         """All that the stream carries, as an immutable value; `restore` takes it back."""
-        return replace(self._state, fingerprint=self.model.fingerprint, windowing=str(self.windowing))
+        with self._one_thread():
+            return replace(self._state, fingerprint=self.model.fingerprint, windowing=str(self.windowing))
 
     def restore(self, state: StreamState) -> None:
         """Go on from a value that `snapshot` gave, of the same model and windowing.

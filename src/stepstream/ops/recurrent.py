@@ -8,7 +8,7 @@ import numpy as np
 
 from stepstream.errors import GraphError
 from stepstream.graph.ir import Array, Node, StateSlot, TensorSpec, TimeRole
-from stepstream.ops.activation import activate, check_activation
+from stepstream.ops.activation import activate, activated_shape
 from stepstream.ops.dense import project
 from stepstream.ops.mask import expect_mask
 from stepstream.ops.op import Inputs, Op, State, Weights, params_of, register
@@ -30,7 +30,9 @@ class _Recurrent(Op):
         units, activation, sequences, _ = params_of(
             node, "units", "activation", "return_sequences", "zero_output_for_mask"
         )
-        check_activation(node, activation)
+        for own in (activation, node.params.get("recurrent_activation", activation)):
+            if activated_shape(node, own, (units,)) != (units,):
+                raise GraphError(f"layer {node.layer!r}: activation {own['name']} changes the number of units")
         if x.role is not TimeRole.SEQUENCE or len(x.shape) != 1:
             raise GraphError(
                 f"layer {node.layer!r}: expected a sequence of vectors, got {x.role} of shape {x.shape}; "
@@ -112,7 +114,7 @@ class _Gated(_Recurrent):
     """params also: recurrent_activation, for the gates."""
 
     def infer(self, node: Node, *xs: TensorSpec) -> TensorSpec:
-        check_activation(node, *params_of(node, "recurrent_activation"))
+        params_of(node, "recurrent_activation")
         return super().infer(node, *xs)
 
 

@@ -3,9 +3,12 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <exception>
+#include <mutex>
 #include <new>
 #include <stdexcept>
 #include <string>
+#include <system_error>
 #include <thread>
 
 namespace stepstream {
@@ -24,7 +27,8 @@ const Kernel& choose() {
     const char* asked = std::getenv("STEPSTREAM_ISA");
 #if defined(__x86_64__)
     __builtin_cpu_init();
-    const bool v3 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    const bool v3 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi") &&
+                    __builtin_cpu_supports("bmi2");
     const bool v4 = v3 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                     __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
                     __builtin_cpu_supports("avx512cd");
@@ -53,71 +57,96 @@ float* scratch(int64_t floats) {
 
 // the plan
 
+[[noreturn]] void refuse(const std::string& message) { throw std::invalid_argument("plan: " + message); }
+
 void check_place(int64_t place, int64_t n, int64_t size, const char* what) {
     if (place < 0 || n < 0 || place > size || n > size - place)
-        throw std::invalid_argument(std::string("plan: ") + what + " lies outside: " + std::to_string(n) + " at " + std::to_string(place) +
-               " of " + std::to_string(size));
+        refuse(std::string(what) + " lies outside: " + std::to_string(n) + " at " + std::to_string(place) + " of " +
+               std::to_string(size));
 }
 
 // Every place that an instruction touches lies inside the scratch, the weights or the indices.
 void check(const Instruction& in, const Machine& m, int64_t weights) {
     const int64_t* a = in.a;
     const int64_t size = m.program.scratch;
-    const auto value = [&](int64_t at, int64_t n) { check_place(at, padded(n), size, "a value"); };
+    const auto times = [](int64_t x, int64_t y, int64_t z = 1) {  // of counts
+        int64_t xy, out;
+        if (x < 0 || y < 0 || z < 0 || __builtin_mul_overflow(x, y, &xy) || __builtin_mul_overflow(xy, z, &out) ||
+            out > (int64_t)1 << 40)
+            refuse("a count is out of range");
+        return out;
+    };
+    const auto value = [&](int64_t at, int64_t n) {
+        check_place(at, n, size, "a value");
+        check_place(at, padded(n), size, "a value");
+    };
     const auto weight = [&](int64_t at, int64_t n) { check_place(at, n, weights, "a weight"); };
     const auto index = [&](int64_t at, int64_t n) {
         check_place(at, n, (int64_t)m.indices.size(), "an index");
         for (int64_t i = at; i < at + n; i++)
-            if (m.indices[i] >= size) throw std::invalid_argument("plan: an index lies outside");
+            if (m.indices[i] >= size) refuse("an index lies outside");
     };
-    for (int i = 0; i < 12; i++)
-        if (a[i] > (int64_t)1 << 40 || a[i] < -1) throw std::invalid_argument("plan: an operand is out of range");
     switch (in.op) {
         case Op::gemm:
-            value(a[0], (a[3] - 1) * a[5] + a[1] * BLOCK);
-            if (a[2] >= 0) weight(a[2], a[1] * BLOCK);
-            value(a[6], (a[3] - 1) * a[4] + a[7]);
-            weight(a[8], a[1] * a[7] * BLOCK);
+            value(a[0], times(a[3] - 1, a[5]) + times(a[1], BLOCK));
+            if (a[2] != -1) weight(a[2], times(a[1], BLOCK));
+            value(a[6], times(a[3] - 1, a[4]) + times(a[7], 1));
+            weight(a[8], times(a[1], a[7], BLOCK));
             value(a[9], a[10]);
-            weight(a[11], a[1] * a[10] * BLOCK);
+            weight(a[11], times(a[1], a[10], BLOCK));
             break;
-        case Op::activation:
-            value(a[0], a[2]), value(a[1], a[2]);
-            if (a[3] < 0 || a[3] > (int64_t)Activation::glu || a[4] < 1) throw std::invalid_argument("plan: no such activation");
+        case Op::activation: {
+            const int64_t n = a[2], group = a[4];
+            if (a[3] < 0 || a[3] > (int64_t)Activation::glu) refuse("no such activation");
+            if (group < 1 || n % group) refuse("groups do not divide the values");
+            const int64_t last = times(n / group, group) - group;  // whole vectors of it are read and written
+            value(a[0], n), value(a[1], n), value(a[0] + last, group), value(a[1] + last, group);
+            if ((Activation)a[3] == Activation::glu) value(a[1] + last + group / 2, group / 2);
             break;
+        }
         case Op::lstm:
-            value(a[0], 4 * a[1]), value(a[0], 3 * a[1] + padded(a[4])), value(a[2], a[4]), value(a[3], a[4]);
+            value(a[2], a[4]), value(a[3], a[4]);
+            value(a[0], times(4, a[1])), value(a[0], times(3, a[1]) + a[4]);
             break;
         case Op::gru:
-            value(a[0], 2 * a[1]), value(a[0], a[1] + padded(a[5])), value(a[2], a[5]), value(a[3], a[5]), value(a[4], a[5]);
+            value(a[2], a[5]), value(a[3], a[5]), value(a[4], a[5]);
+            value(a[0], times(2, a[1])), value(a[0], times(1, a[1]) + a[5]);
             break;
         case Op::elementwise:
             value(a[0], a[2]);
-            if (a[1] < 0 || a[1] > (int64_t)Elementwise::choose) throw std::invalid_argument("plan: no such function");
-            for (int i = 3; i < 9; i += 2) a[i + 1] ? weight(a[i], padded(a[2])) : value(a[i], a[2]);
+            if (a[1] < 0 || a[1] > (int64_t)Elementwise::choose) refuse("no such function");
+            for (int i = 3; i < 9; i += 2)
+                if (a[i + 1])
+                    weight(a[i], padded(a[2]));
+                else
+                    value(a[i], a[2]);
             break;
         case Op::gather: value(a[0], a[1]), index(a[2], a[1]); break;
         case Op::copy: value(a[0], a[2]), value(a[1], a[2]); break;
-        case Op::embedding: value(a[0], a[2] * a[5]), value(a[1], a[2]), weight(a[3], a[4] * a[5]); break;
+        case Op::embedding:
+            value(a[0], times(a[2], a[5])), value(a[1], a[2]), weight(a[3], times(a[4], a[5]));
+            break;
         case Op::layer_norm:
-            value(a[0], a[2] * a[3]), value(a[1], a[2] * a[3]);
+            value(a[0], times(a[2], a[3])), value(a[1], times(a[2], a[3]));
             for (int i = 5; i < 7; i++)
-                if (a[i] >= 0) weight(a[i], a[2] * a[3]);
+                if (a[i] != -1) weight(a[i], times(a[2], a[3]));
             break;
         case Op::dot: value(a[0], 1), value(a[1], a[3]), value(a[2], a[3]); break;
-        case Op::pool: value(a[0], a[1]), index(a[2], a[1] * a[3]); break;
+        case Op::pool: value(a[0], a[1]), index(a[2], times(a[1], a[3])); break;
         case Op::mask_differs: value(a[0], 1), value(a[1], a[2]); break;
         case Op::restore_masked: value(a[0], 1); break;
-        case Op::position_dense:
-            value(a[0], a[4] * BLOCK), value(a[1], a[2]), value(a[3], 1), value(a[9], a[4] * BLOCK);
-            weight(a[7], a[6] * a[4] * a[2] * BLOCK), weight(a[8], a[6] * a[4] * BLOCK);
+        case Op::position_dense: {
+            const int64_t width = times(a[4], BLOCK);
+            value(a[0], width), value(a[1], a[2]), value(a[3], 1), value(a[8], width);
+            weight(a[6], times(a[5], a[2], width)), weight(a[7], times(a[5], width));
             break;
-        default: throw std::invalid_argument("plan: no such instruction");
+        }
+        default: refuse("no such instruction");
     }
 }
 
 std::vector<Segment> segments(Span<int64_t> rows, int64_t size, int64_t places, const char* what) {
-    if (rows.size % 3) throw std::invalid_argument("plan: segments have three columns");
+    if (rows.size % 3) refuse("segments have three columns");
     std::vector<Segment> out;
     for (const int64_t* row = rows.data; row != rows.data + rows.size; row += 3) {
         const Segment g = {row[0], row[1], row[2]};
@@ -133,11 +162,11 @@ std::vector<Segment> segments(Span<int64_t> rows, int64_t size, int64_t places, 
 Machine::Machine(const Parts& parts) {
     Program& p = program;
     p.features = parts.features, p.outputs = parts.outputs, p.scratch = parts.scratch, p.input = parts.input;
-    p.mask = parts.mask, p.tile = parts.tile, p.state_size = parts.initial.size;
+    p.mask = parts.mask, p.fault = p.mask + 1, p.tile = parts.tile, p.state_size = parts.initial.size;
     const int64_t count = parts.code.size / 14;
     if (parts.code.size != 14 * count || parts.options.size != 3 * count || p.scratch % BLOCK || p.scratch < BLOCK ||
         p.scratch > (int64_t)1 << 32 || p.tile < 1 || p.tile > 1024)
-        throw std::invalid_argument("plan: wrong shapes");
+        refuse("wrong shapes");
     indices.assign(parts.indices.data, parts.indices.data + parts.indices.size);
     initial.assign(parts.initial.data, parts.initial.data + parts.initial.size);
     weights = aligned_floats(parts.weights.size);
@@ -166,13 +195,21 @@ Machine::Machine(const Parts& parts) {
 }
 
 Machine::Machine(const Machine& around, Sliding way, int64_t n_, int64_t stride_)
-    : program(around.program), indices(around.indices), initial(around.initial), sliding(way), n(n_), stride(stride_), ring((n_ + stride_ - 1) / stride_) {
+    : program(around.program), indices(around.indices), initial(around.initial), sliding(way), n(n_), stride(stride_),
+      ring((n_ + stride_ - 1) / stride_) {
     program.indices = indices.data();
 }
 
 const Kernel& kernel() {
     static const Kernel& chosen = choose();
     return chosen;
+}
+
+double Machine::work() const {
+    double sum = 0;
+    for (const Instruction& in : program.code)
+        if (in.op == Op::gemm) sum += (double)in.a[3] * in.a[1] * BLOCK * (in.a[7] + in.a[10]);
+    return sum * (sliding == Sliding::none ? 1 : sliding == Sliding::states ? ring : n);
 }
 
 int64_t Machine::state_size() const {
@@ -198,7 +235,8 @@ void Machine::step(const Rows& rows, int64_t threads) const {
     const int64_t tiles = (rows.count + program.tile - 1) / program.tile;
     threads = std::max<int64_t>(1, std::min(threads, tiles));
     if (threads == 1) return step_some(rows);
-    std::vector<std::thread> others;
+    std::exception_ptr failed;
+    std::mutex mutex;
     const auto part = [&](int64_t t) {
         const int64_t from = tiles * t / threads * program.tile;
         const int64_t to = std::min(rows.count, tiles * (t + 1) / threads * program.tile);
@@ -207,11 +245,24 @@ void Machine::step(const Rows& rows, int64_t threads) const {
         own.state += from, own.x += from, own.finite += from;
         if (own.mask != nullptr) own.mask += from;
         if (own.out != nullptr) own.out += from;
-        step_some(own);
+        try {
+            step_some(own);
+        } catch (...) {
+            const std::lock_guard<std::mutex> lock(mutex);
+            failed = std::current_exception();
+        }
     };
-    for (int64_t t = 1; t < threads; t++) others.emplace_back(part, t);
+    std::vector<std::thread> others;
+    others.reserve(threads);
+    int64_t started = 1;
+    try {
+        for (; started < threads; started++) others.emplace_back(part, started);
+    } catch (const std::system_error&) {  // no more threads: this one does the rest
+    }
     part(0);
+    for (int64_t t = started; t < threads; t++) part(t);
     for (std::thread& t : others) t.join();
+    if (failed) std::rethrow_exception(failed);
 }
 
 void Machine::step_some(const Rows& rows) const {
@@ -278,7 +329,9 @@ void Machine::slide_states(const Rows& rows, int64_t r) const {
     }
     const Rows own = {k, o.state.data(), o.x.data(), o.mask.data(), o.out.data(), o.good.data(), false};
     kernel().step(program, own, scratch(program.tile * program.scratch));
-    rows.finite[r] = std::all_of(o.good.begin(), o.good.end(), [](uint8_t g) { return g != 0; });
+    const auto finite = [](float x) { return std::isfinite(x); };
+    rows.finite[r] = std::all_of(o.good.begin(), o.good.end(), [](uint8_t g) { return g != 0; }) ||
+                     (o.good[oldest] && std::all_of(o.states.begin(), o.states.end(), finite));  // nobody gets the others
     if (rows.out != nullptr) std::copy_n(o.out[oldest], outputs, rows.out[r]);
     if (!rows.finite[r] && rows.guard) return;
     for (int64_t i = 0; i < k; i++)

@@ -1,7 +1,6 @@
 // A program with its memory: steps rows, under sliding(n) too.
 #pragma once
 
-#include <atomic>
 #include <cstdlib>
 #include <memory>
 
@@ -52,6 +51,7 @@ class Machine {
     int64_t n = 0, stride = 1, ring = 0;
 
     int64_t state_size() const;
+    double work() const;  // multiply-adds of one step
     void reset(float* row) const;
     // rows of state_size(); splits them over threads
     void step(const Rows& rows, int64_t threads) const;

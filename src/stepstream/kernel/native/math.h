@@ -1,5 +1,5 @@
 // Activations on vectors. Coefficients: minimax fits, made for this file; errors against float64 over the whole range
-// are below 5e-7, absolute or relative. NaN stays NaN.
+// are below 5e-7, absolute or relative. NaN stays NaN, but in log_.
 #pragma once
 
 #include "vec.h"

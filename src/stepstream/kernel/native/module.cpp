@@ -5,9 +5,9 @@
 #include <nanobind/stl/string.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <cstring>
-#include <numeric>
 #include <memory>
 #include <optional>
 #include <string>
@@ -44,7 +44,8 @@ void make(Machine* self, Flat<int64_t> code, Flat<float> options, Flat<float> we
 
 // sliding(n): a machine around the same program, which Python keeps alive
 Machine* slide(const Machine& self, bool by_states, int64_t n, int64_t stride) {
-    if (n < 1 || stride < 1 || stride > n) refuse("sliding: expected whole numbers from 1, and no stride above n");
+    if (n < 1 || n > 1 << 24 || stride < 1 || stride > n)
+        refuse("sliding: expected whole numbers from 1 to 2^24, which a count in a state holds, and no stride above n");
     return new Machine(self, by_states ? Sliding::states : Sliding::recompute, n, stride);
 }
 
@@ -108,6 +109,8 @@ void step_rows(const Machine& self, Array<float, 2> table, std::optional<Array<c
 
 // keys
 
+constexpr size_t MAX_KEY_DIGITS = 256;  // hexadecimal, of an int
+
 // A Python key as bytes. `store` holds those of an integer. Throws for what is no key.
 Key key_of(PyObject* x, std::string& store) {
     if (PyUnicode_Check(x)) {
@@ -127,9 +130,12 @@ Key key_of(PyObject* x, std::string& store) {
         const long long value = PyLong_AsLongLongAndOverflow(whole.ptr(), &overflow);
         if (overflow == 0) {
             store.assign((const char*)&value, sizeof value);
-        } else {  // as its decimal digits, which are longer than eight bytes
-            const nb::str digits(whole);
-            store.assign(digits.c_str());
+        } else {  // its hexadecimal digits, which are longer than eight bytes
+            const nb::object digits = nb::steal(PyNumber_ToBase(whole.ptr(), 16));
+            if (!digits.is_valid()) throw nb::python_error();
+            store = nb::cast<std::string>(digits);
+            if (store.size() > MAX_KEY_DIGITS + (overflow < 0 ? 3 : 2))
+                refuse("expected an int of at most 1,024 bits as a key, got a larger one");
         }
         return {KeyKind::integer, store};
     }
@@ -144,16 +150,29 @@ nb::object key_to_python(const Key& key) {
         std::memcpy(&value, key.data.data(), sizeof value);
         return nb::steal(PyLong_FromLongLong(value));
     }
-    return nb::steal(PyLong_FromString(std::string(key.data).c_str(), nullptr, 10));
+    return nb::steal(PyLong_FromString(std::string(key.data).c_str(), nullptr, 16));
 }
 
-// f(table, key, hash, i) for every key of a sequence, a few of them on their way from memory at a time
+// What was given as keys, each str, bytes or int, so that no code of anybody's runs any more.
+nb::object settled(nb::handle keys) {
+    for (const bool one : {PyUnicode_Check(keys.ptr()) != 0, PyBytes_Check(keys.ptr()) != 0,
+                           PyByteArray_Check(keys.ptr()) != 0, PyMemoryView_Check(keys.ptr()) != 0})
+        if (one) throw nb::type_error("expected a sequence of keys, got one key");
+    const nb::object list = nb::steal(PySequence_List(keys.ptr()));
+    if (!list.is_valid()) throw nb::python_error();
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(list.ptr()); i++) {
+        PyObject* key = PyList_GET_ITEM(list.ptr(), i);
+        if (PyUnicode_Check(key) || PyBytes_Check(key) || PyLong_Check(key) || !PyIndex_Check(key)) continue;
+        PyObject* whole = PyNumber_Index(key);
+        if (whole == nullptr) throw nb::python_error();
+        PyList_SetItem(list.ptr(), i, whole);
+    }
+    return nb::steal(PyList_AsTuple(list.ptr()));
+}
+
+// f(table, key, hash, i) for every key, a few of them on their way from memory at a time
 template <class F>
-void each_key(KeyTable& table, nb::handle keys, F f) {
-    if (PyUnicode_Check(keys.ptr()) || PyBytes_Check(keys.ptr()))
-        throw nb::type_error("expected a sequence of keys, got one key");
-    const nb::object all = nb::steal(PySequence_Tuple(keys.ptr()));  // nobody else can change it meanwhile
-    if (!all.is_valid()) throw nb::python_error();
+void each_key(KeyTable& table, nb::handle all, F f) {
     constexpr int AHEAD = 16;
     const Py_ssize_t n = PyTuple_GET_SIZE(all.ptr());
     std::string store[AHEAD];
@@ -179,8 +198,9 @@ template <int64_t (KeyTable::*method)(const Key&, uint64_t)>
 nb::object change(KeyTable& table, nb::handle keys) {
     std::string store;
     std::vector<int64_t> rows;
-    each_key(table, keys, [](const Key&, uint64_t, Py_ssize_t) {});  // all of them are keys, or nothing changes
-    each_key(table, keys, [&](const Key& k, uint64_t h, Py_ssize_t) { rows.push_back((table.*method)(k, h)); });
+    const nb::object all = settled(keys);
+    each_key(table, all, [](const Key&, uint64_t, Py_ssize_t) {});  // all of them are keys, or nothing changes
+    each_key(table, all, [&](const Key& k, uint64_t h, Py_ssize_t) { rows.push_back((table.*method)(k, h)); });
     return rows_array(rows);
 }
 
@@ -189,6 +209,7 @@ nb::object change(KeyTable& table, nb::handle keys) {
 struct Cell {
     nb::object owner;  // of the machine
     const Machine* machine;
+    bool heavy;  // so much work that other threads of Python may go on meanwhile
     Floats row, input, answer;
     int64_t age = 0;      // -1: nobody knows
     int64_t samples = 0;  // since the stream was made
@@ -198,6 +219,11 @@ struct Cell {
     bool asks = false;    // the next restart is not for this path
     std::atomic<bool> busy{false};
 };
+
+PyTypeObject* ndarray_type() {
+    static PyObject* const type = nb::module_::import_("numpy").attr("ndarray").inc_ref().ptr();
+    return (PyTypeObject*)type;
+}
 
 // A sample as float32, or false: then somebody slower says what is wrong with it.
 bool read(PyObject* x, float* to, int64_t n) {
@@ -221,20 +247,24 @@ bool read(PyObject* x, float* to, int64_t n) {
         }
         return true;
     }
-    if (!PyObject_CheckBuffer(x)) return false;
+    if (Py_TYPE(x) != ndarray_type()) return false;  // not its subclasses: some mask what must not be read
     Py_buffer view;
     if (PyObject_GetBuffer(x, &view, PyBUF_FORMAT | PyBUF_ND) != 0) {
-        PyErr_Clear();
+        PyErr_Clear();  // no plain memory
         return false;
     }
-    const char* format = view.format == nullptr ? "B" : view.format;
     const bool shape = view.ndim >= 1 && view.ndim <= 3 && view.shape[view.ndim - 1] == n &&
                        std::all_of(view.shape, view.shape + view.ndim - 1, [](Py_ssize_t s) { return s == 1; });
-    const bool single = std::strcmp(format, "f") == 0, twice = std::strcmp(format, "d") == 0;
+    const bool single = std::strcmp(view.format, "f") == 0, twice = std::strcmp(view.format, "d") == 0;
+    const char* from = (const char*)view.buf;
     if (shape && single)
-        std::memcpy(to, view.buf, n * sizeof(float));
+        std::memcpy(to, from, n * sizeof(float));
     else if (shape && twice)
-        for (int64_t i = 0; i < n; i++) to[i] = (float)((const double*)view.buf)[i];
+        for (int64_t i = 0; i < n; i++) {
+            double value;  // may lie anywhere
+            std::memcpy(&value, from + i * sizeof value, sizeof value);
+            to[i] = (float)value;
+        }
     PyBuffer_Release(&view);
     return shape && (single || twice);
 }
@@ -280,7 +310,13 @@ bool advance(Cell& c, PyObject* x, PyObject* when) {
         m.reset(fresh);
     }
     float* used = fresh == nullptr ? row : fresh;
-    m.step({1, &used, &sample, nullptr, &answer, &good, true}, 1);
+    const Rows one = {1, &used, &sample, nullptr, &answer, &good, true};
+    if (c.heavy) {
+        nb::gil_scoped_release release;
+        m.step(one, 1);
+    } else {
+        m.step(one, 1);
+    }
     if (!good) return false;
     if (fresh != nullptr) std::copy_n(fresh, m.state_size(), row);
     c.age = age < 0 ? age : age + 1;
@@ -289,33 +325,47 @@ bool advance(Cell& c, PyObject* x, PyObject* when) {
     return true;
 }
 
-PyObject* cell_step(PyObject* self, PyObject* const* args, Py_ssize_t count) {
-    Cell& c = *nb::inst_ptr<Cell>(self);
-    if (count != 2) {
-        PyErr_SetString(PyExc_TypeError, "step: expected a sample and a time");
+// `answer(cell)` for a call that Python makes without nanobind between
+template <class F>
+PyObject* called(PyObject* self, Py_ssize_t count, Py_ssize_t expected, F answer) {
+    if (count != expected || !nb::inst_ready(self)) {
+        PyErr_SetString(PyExc_TypeError, "expected a cell, a sample, its time and, for step_into, an array");
         return nullptr;
     }
-    if (!advance(c, args[0], args[1])) Py_RETURN_NONE;
-    return PyFloat_FromDouble((double)c.answer[0]);
+    try {
+        return answer(*nb::inst_ptr<Cell>(self));
+    } catch (const std::bad_alloc&) {
+        return PyErr_NoMemory();
+    } catch (const std::exception& e) {
+        PyErr_SetString(PyExc_RuntimeError, e.what());
+        return nullptr;
+    }
+}
+
+PyObject* cell_step(PyObject* self, PyObject* const* args, Py_ssize_t count) {
+    return called(self, count, 2, [&](Cell& c) -> PyObject* {
+        if (!advance(c, args[0], args[1])) Py_RETURN_NONE;
+        return PyFloat_FromDouble((double)c.answer[0]);
+    });
 }
 
 PyObject* cell_step_into(PyObject* self, PyObject* const* args, Py_ssize_t count) {
-    Cell& c = *nb::inst_ptr<Cell>(self);
-    const Py_ssize_t n = (Py_ssize_t)(c.machine->program.outputs * sizeof(float));
-    Py_buffer view;
-    if (count != 3) {
-        PyErr_SetString(PyExc_TypeError, "step_into: expected a sample, a time and an array");
-        return nullptr;
-    }
-    if (PyObject_GetBuffer(args[2], &view, PyBUF_WRITABLE) != 0) return nullptr;
-    const bool fits = view.len == n, done = fits && advance(c, args[0], args[1]);
-    if (done) std::memcpy(view.buf, c.answer.get(), n);
-    PyBuffer_Release(&view);
-    if (!fits) {
-        PyErr_SetString(PyExc_ValueError, "step_into: expected an array for all outputs");
-        return nullptr;
-    }
-    return PyBool_FromLong(done);
+    return called(self, count, 3, [&](Cell& c) -> PyObject* {
+        const Py_ssize_t n = (Py_ssize_t)(c.machine->program.outputs * sizeof(float));
+        Py_buffer view;
+        if (PyObject_GetBuffer(args[2], &view, PyBUF_WRITABLE) != 0) return nullptr;
+        struct Release {
+            Py_buffer& view;
+            ~Release() { PyBuffer_Release(&view); }
+        } release{view};
+        if (view.len != n) {
+            PyErr_SetString(PyExc_ValueError, "step_into: expected an array for all outputs");
+            return nullptr;
+        }
+        const bool done = advance(c, args[0], args[1]);
+        if (done) std::memcpy(view.buf, c.answer.get(), n);
+        return PyBool_FromLong(done);
+    });
 }
 
 PyMethodDef cell_methods[] = {
@@ -332,7 +382,8 @@ void make_cell(Cell* self, nb::object machine, int64_t cut, int64_t limit) {
     const Machine& m = nb::cast<const Machine&>(machine);
     new (self) Cell();
     self->owner = machine, self->machine = &m, self->cut = cut, self->limit = limit;
-    self->row = aligned_floats(2 * padded(m.state_size()));
+    self->heavy = m.work() > 1e6;
+    self->row = aligned_floats((cut ? 2 : 1) * padded(m.state_size()));  // a window that begins has one beside the old
     self->input = aligned_floats(padded(m.program.features));
     self->answer = aligned_floats(padded(m.program.outputs));
     m.reset(self->row.get());
@@ -356,17 +407,18 @@ NB_MODULE(_native, m) {
              nb::arg("out").noconvert(), nb::arg("finite").noconvert(), nb::arg("guard"), nb::arg("threads"));
     nb::class_<Cell>(m, "Cell", nb::type_slots(cell_slots))
         .def("__init__", make_cell)
-        .def_rw("age", &Cell::age)
-        .def_rw("samples", &Cell::samples)
-        .def_rw("time", &Cell::time)
+        .def_ro("age", &Cell::age)
         .def_rw("asks", &Cell::asks)
+        // all of a state in one call, which no signal and no other thread of Python can cut in two
         .def("read", [](const Cell& c, Array<float, 1> row) {
             if ((int64_t)row.shape(0) != c.machine->state_size()) refuse("read: wrong size");
             std::copy_n(c.row.get(), row.shape(0), row.data());
+            return nb::make_tuple(c.age, c.samples, c.time);
         }, nb::arg("row").noconvert())
-        .def("write", [](Cell& c, Array<const float, 1> row) {
+        .def("write", [](Cell& c, Array<const float, 1> row, int64_t age, int64_t samples, double time) {
             if ((int64_t)row.shape(0) != c.machine->state_size()) refuse("write: wrong size");
             std::copy_n(row.data(), row.shape(0), c.row.get());
+            c.age = age, c.samples = samples, c.time = time;
         })
         .def("acquire", [](Cell& c, bool) { return !c.busy.exchange(true, std::memory_order_acquire); }, nb::arg("blocking") = true)
         .def("release", [](Cell& c) { c.busy.store(false, std::memory_order_release); });
@@ -374,7 +426,9 @@ NB_MODULE(_native, m) {
         .def(nb::init<uint64_t, uint64_t>())
         .def("find", [](KeyTable& table, nb::handle keys) {
             std::vector<int64_t> rows;
-            each_key(table, keys, [&](const Key& k, uint64_t h, Py_ssize_t) { rows.push_back(table.find(k, h)); });
+            each_key(table, settled(keys), [&](const Key& k, uint64_t h, Py_ssize_t) {
+                rows.push_back(table.find(k, h));
+            });
             return rows_array(rows);
         })
         .def("insert", change<&KeyTable::insert>)
@@ -389,7 +443,7 @@ NB_MODULE(_native, m) {
     m.def("activate", [](int64_t kind, Array<const float, 1> options, Array<const float, 1> x, Array<float, 1> out) {
         const int64_t n = (int64_t)x.shape(0);
         if (options.shape(0) != 3 || out.shape(0) != x.shape(0) || n % BLOCK || kind < 0 ||
-            kind > (int64_t)Activation::glu)
+            kind >= (int64_t)Activation::glu)  // which has half as many answers
             refuse("activate: wrong shapes");
         kernel().activate((Activation)kind, options.data(), x.data(), out.data(), n, n, 1, n);
     });

@@ -40,8 +40,7 @@ enum class Op : int32_t {
     mask_differs,
     // a: mask, places of state: back to what the row had before
     restore_masked,
-    // a: out, h, k, position, blocks, n, positions, kernel w (positions, blocks, k, 16), bias w (positions, blocks * 16),
-    // sum
+    // a: out, h, k, position, blocks, positions, kernel w (positions, blocks, k, 16), bias w (positions, blocks * 16), sum
     position_dense,
 };
 
@@ -72,6 +71,7 @@ struct Program {
     int64_t scratch = 0;      // floats of one row
     int64_t input = 0;        // place of the features
     int64_t mask = 0;         // place of the caller's mask
+    int64_t fault = 0;        // place of what is NaN where an instruction met what no model has an answer to
     int64_t tile = 1;         // rows worked on together
     std::vector<Instruction> code;
     std::vector<Segment> slots;           // each state by itself

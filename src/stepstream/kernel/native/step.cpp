@@ -2,6 +2,10 @@
 // order, or on the width of a vector: each output is a sum in one fixed order.
 #include "program.h"
 
+#ifdef __FAST_MATH__
+#error "the same bits everywhere need IEEE arithmetic: build without -ffast-math"
+#endif
+
 #include <cmath>
 
 #include "math.h"
@@ -221,7 +225,8 @@ void activate(Activation kind, const float* f, const float* x, float* out, int64
         case Activation::celu: {
             const float alpha = f[0];
             return over([=](V v) {
-                return at_least(v, all(0.0f)) + alpha * expm1_(at_most(v, all(0.0f)) / alpha);
+                const V x = at_most(v, all(0.0f)) / alpha;
+                return at_least(v, all(0.0f)) + alpha * (x > 0.0f ? exp_(x) - 1.0f : expm1_(x));
             });
         }
         case Activation::selu:
@@ -346,11 +351,13 @@ void elementwise(const Instruction& in, const float* w, float* s) {
     }
 }
 
-void embedding(const Instruction& in, const float* w, float* s) {
+void embedding(const Instruction& in, const Program& program, float* s) {
     const int64_t* a = in.a;
+    const float* w = program.weights;
     for (int64_t i = 0; i < a[2]; i++) {
         const float x = s[a[1] + i];
         const bool known = x >= 0 && x < (float)a[4] && x == std::floor(x);
+        if (!known) s[program.fault] = NAN;  // a mask may hide it from answers and states
         const float* row = w + a[3] + (known ? (int64_t)x : 0) * a[5];
         for (int64_t j = 0; j < a[5]; j++) s[a[0] + i * a[5] + j] = known ? row[j] : NAN;
     }
@@ -385,9 +392,8 @@ void dot(const Instruction& in, float* s) {
         };
         p = length(x), q = length(y);
     }
-    const float* base = x;
     float part[BLOCK] = {};
-    for (int64_t i = 0; i < n; i++) part[i % BLOCK] += (base[i] / p) * (y[i] / q);
+    for (int64_t i = 0; i < n; i++) part[i % BLOCK] += (x[i] / p) * (y[i] / q);
     for (int half = BLOCK / 2; half; half /= 2)
         for (int i = 0; i < half; i++) part[i] += part[i + half];
     s[a[0]] = part[0];
@@ -411,12 +417,12 @@ void pool(const Instruction& in, const int32_t* indices, float* s) {
 void position_dense(const Instruction& in, const Program& program, float* s) {
     const int64_t* a = in.a;
     const float position = s[a[3]];
-    const bool inside = position >= 0 && position < (float)a[6];
+    const bool inside = position >= 0 && position < (float)a[5];
     const int64_t at = inside ? (int64_t)position : 0, width = a[4] * BLOCK;
-    const Part parts[2] = {{s + a[1], a[2], program.weights + a[7] + at * a[2] * width}, {s, 0, program.weights}};
-    float* total = s + a[9];
+    const Part parts[2] = {{s + a[1], a[2], program.weights + a[6] + at * a[2] * width}, {s, 0, program.weights}};
+    float* total = s + a[8];
     columns<1, WIDE[1]>(1, s + a[0], program.scratch, nullptr, parts, a[4]);
-    const float* bias = program.weights + a[8] + at * width;
+    const float* bias = program.weights + a[7] + at * width;
     for (int64_t i = 0; i < width; i += W) {
         const V next = load(total + i) + (inside ? load(s + a[0] + i) : all(NAN));
         store(total + i, next);
@@ -462,6 +468,7 @@ void run(const Program& p, const Rows& given, int64_t first, int64_t count, floa
         for (const Segment& g : p.state) copy(s + g.place, given.state[first + r] + g.at, g.n);
         copy(s + p.input, given.x[first + r], p.features);
         s[p.mask] = given.mask == nullptr || given.mask[first + r] ? 1.0f : 0.0f;
+        s[p.fault] = 0;
     }
     for (const Instruction& in : p.code) {
         if (in.late && given.out == nullptr) continue;
@@ -484,7 +491,7 @@ void run(const Program& p, const Rows& given, int64_t first, int64_t count, floa
                 });
                 break;
             case Op::copy: all_rows([&](float* s) { copy(s + a[0], s + a[1], a[2]); }); break;
-            case Op::embedding: all_rows([&](float* s) { embedding(in, w, s); }); break;
+            case Op::embedding: all_rows([&](float* s) { embedding(in, p, s); }); break;
             case Op::layer_norm: all_rows([&](float* s) { layer_norm(in, w, s); }); break;
             case Op::dot: all_rows([&](float* s) { dot(in, s); }); break;
             case Op::pool: all_rows([&](float* s) { pool(in, p.indices, s); }); break;
@@ -511,10 +518,12 @@ void run(const Program& p, const Rows& given, int64_t first, int64_t count, floa
         const float* s = scratch + r * stride;
         I faults = {};
         for (const Segment& g : p.state) add_faults(faults, s + g.place, g.n);
-        for (const Segment& g : p.answers) {
-            add_faults(faults, s + g.place, g.n);
-            if (given.out != nullptr) copy(given.out[first + r] + g.at, s + g.place, g.n);
-        }
+        add_faults(faults, s + p.fault, 1);
+        if (given.out != nullptr)  // or the answers were left out, and their places hold anything
+            for (const Segment& g : p.answers) {
+                add_faults(faults, s + g.place, g.n);
+                copy(given.out[first + r] + g.at, s + g.place, g.n);
+            }
         const bool good = none(faults);
         given.finite[first + r] = good;
         if (good || !given.guard)
