@@ -84,6 +84,7 @@ def main(folder: Path, mebibytes: int) -> None:
 
     for path in folder.glob("honest-*"):  # what is imported late is imported now
         read(path)
+    honest.stream("carry").peek(samples(honest, 1, 1)[0, 0])  # the long way to a step too
     done: list[str] = []
     current = [Path()]
 

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,15 +11,18 @@ import pytest
 
 import stepstream
 from make import EXAMPLES, dense, graph_model, model_of, question, recurrent
-from stepstream.graph.ir import TimeRole
+from stepstream.graph.ir import TimeRole, frozen
 from stepstream.kernel.executor import KernelExecutor, executor_for, native, update
-from stepstream.kernel.plan import _CONVERTERS, ACTIVATIONS, OPTIONS
+from stepstream.kernel.plan import _CONVERTERS, ACTIVATIONS, OPTIONS, plan
 from stepstream.live.windowing import Sliding
 from stepstream.ops import REGISTRY
 from stepstream.ops.activation import FUNCTIONS
 from stepstream.ops.executor import NumpyExecutor
-from stepstream.testing import compare, samples, stepped, yardstick
+from stepstream.testing import compare, samples, stepped, verify_contract, yardstick
 
+little_memory = pytest.mark.skipif(
+    "asan" in os.environ.get("LD_PRELOAD", ""), reason="AddressSanitizer needs all the address space"
+)
 pytestmark = pytest.mark.skipif(native() is None, reason="the native kernel is not built")
 BATCHES = [1, 2, 5, 6, 7, 64, 1000]
 PYTHONPATH = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])  # for make.py
@@ -195,6 +199,7 @@ def test_an_answer_that_nobody_gets_does_not_count(way):
         assert finite.all()
 
 
+@little_memory
 def test_threads_that_cannot_be_started_are_done_without():
     code = (
         "import resource, numpy as np\n"
@@ -212,6 +217,7 @@ def test_threads_that_cannot_be_started_are_done_without():
     assert (run.returncode, run.stdout) == (0, "True\n"), run.stderr
 
 
+@little_memory
 def test_no_memory_is_an_error_of_python():
     code = (
         "import resource\n"
@@ -334,6 +340,19 @@ def test_a_long_run_is_as_exact_as_numpy():
     exact = stepped(NumpyExecutor(model.graph, np.float64), x)
     ours, plain = (np.abs(stepped(e, x) - exact) for e in (model.executor, NumpyExecutor(model.graph)))
     assert np.percentile(ours, 99) <= 2 * np.percentile(plain, 99)
+
+
+def test_a_layer_that_is_called_twice_lies_in_memory_once():
+    op, params, weights = recurrent("lstm", 3, 3)
+    weights = {name: frozen(w) for name, w in weights.items()}
+    twice = [("a", op, ["x"], params, weights), ("b", op, ["a"], params, weights)]
+    shared = graph_model({"x": ((3,), TimeRole.SEQUENCE)}, twice, ["b"])
+    first, second = shared.graph.nodes
+    assert all(np.shares_memory(first.weights[name], second.weights[name]) for name in first.weights)
+    apart = replace(second, weights={name: w.copy() for name, w in second.weights.items()})
+    larger = plan(replace(shared.graph, nodes=(first, apart)))
+    assert 2 * sum(w.size for w in plan(shared.graph).weights) == sum(w.size for w in larger.weights)
+    verify_contract(shared)
 
 
 def test_a_layer_that_is_too_large_for_the_kernel_runs_on_numpy_and_is_named():

@@ -118,10 +118,8 @@ def update(
 
 
 def _typed(values: Any, expected: str, kinds: str, dimensions: int) -> Array:
-    array = np.asanyarray(values)
-    if (
-        array.dtype.kind not in kinds or array.ndim != dimensions or hasattr(array, "mask")
-    ):  # below a mask lies anything
+    array = np.asanyarray(values)  # below a mask lies anything
+    if array.dtype.kind not in kinds or array.ndim != dimensions or hasattr(array, "mask"):
         raise ValueError(f"expected {expected}, got {type(array).__name__} of {array.dtype} {array.shape}")
     return array
 

@@ -6,7 +6,7 @@ behind it. What each instruction takes is written in native/program.h. An op tha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from math import inf, prod
 from typing import Any
@@ -106,6 +106,9 @@ class _Planner:
         self.specs = validate(graph)
         self.places: dict[str, int] = {}
         self._weights = self._indices = 0
+        self._placed: list[int] = []  # where the weights of the layer at hand lie
+        self._again: Iterator[int] | None = None  # where they lie already: another call of the layer
+        packed: dict[object, list[int]] = {}
         if graph.features + sum(s.size for n in graph.nodes for s in REGISTRY[n.op].slots(n)) > MAX_SCRATCH // 2:
             raise Unsupported("room for samples and states of this size")
         p.mask = self.places[MASK] = self.room(1)
@@ -124,11 +127,13 @@ class _Planner:
             convert = _CONVERTERS.get(node.op)
             if convert is None:
                 raise Unsupported(f"layer {node.layer!r} ({node.op})")
-            before = len(p.code)
+            before, key = len(p.code), self._layer(node)
+            self._placed, self._again = [], iter(packed[key]) if key in packed else None
             try:
                 self.places[node.id] = convert(self, node)
             except _Large as e:
                 raise Unsupported(f"room for layer {node.layer!r} ({node.op}), which is too large") from e
+            packed.setdefault(key, self._placed)
             for line in p.code[before:]:
                 line.append(int(node.id in late))
         for _, source in graph.outputs:
@@ -136,6 +141,13 @@ class _Planner:
             p.outputs += self.specs[source].size
         if p.scratch % 1024 == 0:  # rows a page apart would meet in the cache
             p.scratch += BLOCK
+
+    def _layer(self, node: Node) -> object:
+        """What two calls of a layer have in common, and then its packed weights too."""
+        memory = ((name, w.__array_interface__) for name, w in node.weights.items())
+        weights = tuple((name, m["data"], m["shape"], m["strides"]) for name, m in memory)
+        shapes = tuple(self.specs[source].shape for source in node.inputs)
+        return (node.op, repr(node.params), weights, shapes) if weights else node.id
 
     @staticmethod
     def _late(graph: Graph) -> set[str]:
@@ -159,14 +171,20 @@ class _Planner:
         self.plan.scratch += _padded(n) + gap
         return at
 
-    def weight(self, values: Array) -> int:
+    def weight(self, values: Array, kernel: bool = False) -> int:
+        """Where they lie. kernel: (k, n), to be packed."""
+        if self._again is not None:
+            return next(self._again)
         if self._weights + values.size > MAX_WEIGHTS:
             raise _Large
+        if kernel:
+            values = pack(values)
         flat = np.zeros(_padded(values.size), np.float32)
         flat[: values.size] = values.reshape(-1)
         self.plan.weights.append(flat)
+        self._placed.append(self._weights)
         self._weights += flat.size
-        return self._weights - flat.size
+        return self._placed[-1]
 
     def at(self, node: Node, i: int = 0) -> int:
         """Where a node's input lies."""
@@ -191,7 +209,7 @@ class _Planner:
         """parts: (place of x, kernel (k, n)), whose products are added."""
         operands: list[int] = []
         for x, kernel in parts:
-            operands += [x, kernel.shape[0], self.weight(pack(kernel))]
+            operands += [x, kernel.shape[0], self.weight(kernel, kernel=True)]
         if len(parts) == 1:
             operands += [parts[0][0], 0, 0]
         n = parts[0][1].shape[1]
