@@ -329,9 +329,9 @@ void Machine::slide_states(const Rows& rows, int64_t r) const {
     }
     const Rows own = {k, o.state.data(), o.x.data(), o.mask.data(), o.out.data(), o.good.data(), false};
     kernel().step(program, own, scratch(program.tile * program.scratch));
-    const auto finite = [](float x) { return std::isfinite(x); };
+    const auto finite = [](float x) { return std::isfinite(x); };  // but of the answers nobody gets another
     rows.finite[r] = std::all_of(o.good.begin(), o.good.end(), [](uint8_t g) { return g != 0; }) ||
-                     (o.good[oldest] && std::all_of(o.states.begin(), o.states.end(), finite));  // nobody gets the others
+                     (o.good[oldest] && std::all_of(o.states.begin(), o.states.end(), finite));
     if (rows.out != nullptr) std::copy_n(o.out[oldest], outputs, rows.out[r]);
     if (!rows.finite[r] && rows.guard) return;
     for (int64_t i = 0; i < k; i++)

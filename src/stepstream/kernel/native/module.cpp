@@ -196,7 +196,6 @@ nb::object rows_array(const std::vector<int64_t>& rows) {
 
 template <int64_t (KeyTable::*method)(const Key&, uint64_t)>
 nb::object change(KeyTable& table, nb::handle keys) {
-    std::string store;
     std::vector<int64_t> rows;
     const nb::object all = settled(keys);
     each_key(table, all, [](const Key&, uint64_t, Py_ssize_t) {});  // all of them are keys, or nothing changes
@@ -403,7 +402,8 @@ NB_MODULE(_native, m) {
             if ((int64_t)rows.shape(1) != self.state_size()) refuse("reset: wrong shape");
             for (size_t i = 0; i < rows.shape(0); i++) self.reset(rows.data() + i * rows.shape(1));
         }, nb::arg("rows").noconvert())
-        .def("step", step_rows, nb::arg("table").noconvert(), nb::arg("rows").none(), nb::arg("x"), nb::arg("mask").none(),
+        .def("step", step_rows, nb::arg("table").noconvert(), nb::arg("rows").none(), nb::arg("x"),
+             nb::arg("mask").none(),
              nb::arg("out").noconvert(), nb::arg("finite").noconvert(), nb::arg("guard"), nb::arg("threads"));
     nb::class_<Cell>(m, "Cell", nb::type_slots(cell_slots))
         .def("__init__", make_cell)
@@ -420,7 +420,8 @@ NB_MODULE(_native, m) {
             std::copy_n(row.data(), row.shape(0), c.row.get());
             c.age = age, c.samples = samples, c.time = time;
         })
-        .def("acquire", [](Cell& c, bool) { return !c.busy.exchange(true, std::memory_order_acquire); }, nb::arg("blocking") = true)
+        .def("acquire", [](Cell& c, bool) { return !c.busy.exchange(true, std::memory_order_acquire); },
+             nb::arg("blocking") = true)
         .def("release", [](Cell& c) { c.busy.store(false, std::memory_order_release); });
     nb::class_<KeyTable>(m, "KeyTable")
         .def(nb::init<uint64_t, uint64_t>())

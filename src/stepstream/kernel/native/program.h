@@ -40,7 +40,8 @@ enum class Op : int32_t {
     mask_differs,
     // a: mask, places of state: back to what the row had before
     restore_masked,
-    // a: out, h, k, position, blocks, positions, kernel w (positions, blocks, k, 16), bias w (positions, blocks * 16), sum
+    // a: out, h, k, position, blocks, positions, kernel w (positions, blocks, k, 16), bias w (positions, blocks * 16),
+    // sum
     position_dense,
 };
 

@@ -86,7 +86,8 @@ inline __attribute__((always_inline)) void tile(float* out, int64_t stride, cons
 }
 
 template <int R, int B>
-__attribute__((noinline)) void tiles(int64_t rows, float* out, int64_t stride, const float* bias, const Part (&parts)[2]) {
+__attribute__((noinline)) void tiles(int64_t rows, float* out, int64_t stride, const float* bias,
+                                     const Part (&parts)[2]) {
     Part own[2] = {parts[0], parts[1]};
     for (; rows >= R; rows -= R) {
         tile<R, B>(out, stride, bias, own);
@@ -288,7 +289,8 @@ void activate(Activation kind, const float* f, const float* x, float* out, int64
 // f(row), and before it, for some rows at once, tanh of the n floats at `gates`: its chains of operations are long, and
 // what depends on several of them waits
 template <class F>
-inline __attribute__((always_inline)) void after_tanh(float* s, int64_t rows, int64_t stride, int64_t gates, int64_t n, F f) {
+inline __attribute__((always_inline)) void after_tanh(float* s, int64_t rows, int64_t stride, int64_t gates, int64_t n,
+                                                      F f) {
     constexpr int64_t SOME = 12;
     for (int64_t first = 0; first < rows; first += SOME) {
         const int64_t last = first + SOME < rows ? first + SOME : rows;
