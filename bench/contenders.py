@@ -17,6 +17,11 @@ def _sigmoid(x: Array) -> Array:
     return 1 / (1 + np.exp(-x))
 
 
+def _turned(weights: Array, order: list[int]) -> Array:
+    """The gates, side by side on the last axis, in another order."""
+    return np.concatenate([np.split(weights, len(order), axis=-1)[g] for g in order], axis=-1)
+
+
 def numpy_step(network: Network, batch: int) -> Step:
     """As one writes it by hand: inputs and state side by side, one product for all gates."""
     states = [[np.zeros((batch, u), np.float32) for _ in range(2)] for u in network.units]
@@ -86,13 +91,16 @@ def _onnx(network: Network, decomposed: bool) -> bytes:
             outputs.append(helper.make_tensor_value_info(f"{s}{i}_", TensorProto.FLOAT, lead))
         if not decomposed:
             order = [0, 3, 1, 2] if kind == "lstm" else [0, 1, 2]  # ONNX: i o f c, and z r h
-            turn = lambda a, o=order: np.concatenate([np.split(a, len(o), axis=-1)[g] for g in o], axis=-1)  # noqa: E731
             if kind == "lstm":
-                bias = np.concatenate([turn(w["bias"]), np.zeros(4 * u, np.float32)])[None]
+                bias = np.concatenate([_turned(w["bias"], order), np.zeros(4 * u, np.float32)])[None]
             else:
                 bias = np.concatenate([w["bias"][0], w["bias"][1]])[None]
             op("Unsqueeze", source, "zero", out=f"s{i}")
-            names = [f"s{i}", weight(f"w{i}", turn(w["kernel"]).T[None]), weight(f"r{i}", turn(w["recurrent"]).T[None])]
+            names = [
+                f"s{i}",
+                weight(f"w{i}", _turned(w["kernel"], order).T[None]),
+                weight(f"r{i}", _turned(w["recurrent"], order).T[None]),
+            ]
             names += [weight(f"b{i}", bias), "", *(f"{s}{i}" for s in slots)]
             extra = {} if kind == "lstm" else {"linear_before_reset": 1}
             op(kind.upper(), *names, out=["", *(f"{s}{i}_" for s in slots)], hidden_size=u, **extra)
@@ -213,12 +221,12 @@ def torch_step(network: Network, batch: int, cells: bool) -> Step:
             name = kind.upper() + ("Cell" if cells else "")
             layer = getattr(torch.nn, name)(features, u)
             order = [0, 1, 2, 3] if kind == "lstm" else [1, 0, 2]  # GRU there: r z n
-            turn = lambda a, o=order: np.concatenate([np.split(a, len(o), axis=-1)[g] for g in o], axis=-1)  # noqa: E731
             bias = np.atleast_2d(w["bias"])
             end = "" if cells else "_l0"
+            recurrent_bias = _turned(bias[1], order) if len(bias) > 1 else np.zeros_like(bias[0])
             weights = {
-                f"weight_ih{end}": turn(w["kernel"]).T, f"weight_hh{end}": turn(w["recurrent"]).T,
-                f"bias_ih{end}": turn(bias[0]), f"bias_hh{end}": turn(bias[1]) if len(bias) > 1 else 0 * turn(bias[0]),
+                f"weight_ih{end}": _turned(w["kernel"], order).T, f"weight_hh{end}": _turned(w["recurrent"], order).T,
+                f"bias_ih{end}": _turned(bias[0], order), f"bias_hh{end}": recurrent_bias,
             }  # fmt: skip
         layer.load_state_dict({k: torch.from_numpy(np.ascontiguousarray(v)) for k, v in weights.items()})
         layers.append(layer)

@@ -34,7 +34,10 @@ class Network:
 def _recurrent(rng: np.random.Generator, kind: str, features: int, units: int) -> tuple[str, dict[str, Array]]:
     gates = 4 if kind == "lstm" else 3
     bias = (2, 3 * units) if kind == "gru" else (4 * units,)
-    draw = lambda scale, *shape: (rng.normal(size=shape) * scale).astype(np.float32)  # noqa: E731
+
+    def draw(scale: float, *shape: int) -> Array:
+        return (rng.normal(size=shape) * scale).astype(np.float32)
+
     return kind, {
         "kernel": draw(features**-0.5, features, gates * units),
         "recurrent": draw(units**-0.5, units, gates * units),

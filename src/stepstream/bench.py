@@ -86,9 +86,9 @@ def bench(model: Model, reference: Any = None, rounds: int = 15) -> Bench:
         calls[f"a batch of {batch:,}"] = _batch(executor, table, rows, given), batch
     plain = NumpyExecutor(executor.graph)
     if executor.machine is not None:
-        state = [fresh]
+        state, feed = [fresh], cycle(x[:, None])
 
-        def numpy(feed: Any = cycle(x[:, None])) -> None:  # noqa: B008
+        def numpy() -> None:
             state[0] = plain.step(next(feed), state[0])[1] if model.window_length is None else fresh
 
         calls["NumPy, one stream"] = numpy, 1
