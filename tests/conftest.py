@@ -15,6 +15,13 @@ if importlib.util.find_spec("stepstream.kernel._native") is None and os.environ.
     os.environ.setdefault("STEPSTREAM_ISA", "numpy")  # or every command would warn; tests/kernel looks at that
 
 
+def pytest_collection_modifyitems(items):
+    """The longest tests first, or one core waits for another at the end."""
+    items.sort(
+        key=lambda item: "test_random_graphs" not in item.name and "test_every_layer_equals_keras" not in item.name
+    )
+
+
 @pytest.fixture
 def motions():
     """The packaged model's folder."""

@@ -36,6 +36,10 @@ RESUME = "tests/cli/test_resume.py"
 ROWS = "tests/cli/test_rows.py"
 FILES = "tests/formats/test_keras_files.py"
 
+# in files whose other tests take long
+BITS = f"{SLIDING}::test_both_ways_have_the_bits_of_the_whole_pass"
+ACTIVATIONS = f"{CONTRACT}::test_every_activation_inside_every_recurrent_layer"
+
 SPLIT = "i, f, g, o = np.split"
 STEP = "self._state = self._next(self._state, x, time, mask)"
 
@@ -91,10 +95,10 @@ MUTATIONS = {
     "two nodes of a layer under one name": ("live/snapshot.py", "layer if count[layer] == 1 else node", "layer", SNAPSHOT),
     "any count accepted": ("live/snapshot.py", "if count != found:", "if False:", SLIDING),
     # sliding windows
-    "recompute: one sample too many": ("live/sliding.py", "count - self.stride * -(-np.maximum(0, count - self.n)", "count - self.stride * -(-np.maximum(0, count - self.n - 1)", SLIDING),
+    "recompute: one sample too many": ("live/sliding.py", "count - self.stride * -(-np.maximum(0, count - self.n)", "count - self.stride * -(-np.maximum(0, count - self.n - 1)", BITS),
     "recompute: one sample too few": ("live/sliding.py", "count - self.stride * -(-np.maximum(0, count - self.n)", "count - self.stride * -(-np.maximum(0, count - self.n + 1)", SLIDING),
     "recompute: masks one sample late": ("live/sliding.py", "keep = masks[chosen, n - length :] > 0", "keep = np.roll(masks, 1, axis=1)[chosen, n - length :] > 0", SLIDING),
-    "recompute: new samples of the wrong stream": ("live/sliding.py", "y[chosen] = part", "y[chosen] = part[::-1]", SLIDING),
+    "recompute: new samples of the wrong stream": ("live/sliding.py", "y[chosen] = part", "y[chosen] = part[::-1]", BITS),
     "states: one sample too many": ("live/sliding.py", "idle = (seen < 1) | (seen > self.n)", "idle = (seen < 1) | (seen > self.n + 1)", SLIDING),
     "states: one sample too few": ("live/sliding.py", "idle = (seen < 1) | (seen > self.n)", "idle = (seen < 1) | (seen >= self.n)", SLIDING),
     "states: started one sample late": ("live/sliding.py", "rows[(idle | (seen == 1)).reshape(-1)]", "rows[(idle | (seen == 2)).reshape(-1)]", SLIDING),
@@ -130,7 +134,7 @@ MUTATIONS = {
     "every record its own stream": ("cli/job.py", "if key not in self.streams:", "if True:", RUN),
     "skipped records count as samples": ("cli/job.py", "if not self.skip:", "if False:", RUN),
     "what is no UTF-8 replaced": ("cli/lines.py", "content.decode()", 'content.decode("utf-8", "replace")', ROWS),
-    "the kernel's gates exchanged": ("kernel/plan.py", "((gate, gate, act, gate))", "((gate, act, gate, gate))", CONTRACT),
+    "the kernel's gates exchanged": ("kernel/plan.py", "((gate, gate, act, gate))", "((gate, act, gate, gate))", ACTIVATIONS),
     "the kernel's sigmoids of x, not of half of it": ("kernel/plan.py", "[0.5, 0.5, 1, 0.5] if fused", "[1, 1, 1, 1] if fused", KERNEL),
     "the kernel deaf to masks": ("kernel/plan.py", 'p.emit("restore_masked",', 'p.emit("copy", p.room(1), p.room(1), 1) if True else p.emit("restore_masked",', KERNEL),
     "the kernel's reset gate before its bias": ("kernel/plan.py", "bias[1, 2 * units :])", "bias[0, 2 * units :])", KERNEL),
