@@ -52,3 +52,7 @@ class ConcurrentUseError(StepstreamError, RuntimeError):
 
 class StepstreamWarning(UserWarning):
     """Something works, but perhaps not as its user expects."""
+
+
+class StoreError(StepstreamError):
+    """A store cannot be opened, read or written; what was acknowledged before is safe."""
