@@ -75,6 +75,12 @@ def model_of(*ops, features: int = FEATURES, training_length: int | None = 7) ->
     return Model(Reading(graph, layers, (), training_length, Provenance("test", "test")))
 
 
+def explosive():
+    """A sample of 3e38 overflows."""
+    op, parameters, weights = recurrent("simple_rnn", 3, 4)
+    return model_of((op, {**parameters, "activation": {"name": "linear"}}, weights), dense(4, 1, "linear"))
+
+
 def question(features: int = FEATURES) -> Model:
     """LSTM 32 -> LeakyReLU -> LSTM 16 -> LeakyReLU -> Dense."""
     leaky = ("activation", {"activation": {"name": "leaky_relu", "negative_slope": 0.3}}, {})

@@ -9,7 +9,10 @@ from stepstream.errors import (
     StateError,
     StepstreamError,
     StepstreamWarning,
+    StoreError,
 )
+from stepstream.live.answers import Result, Results
+from stepstream.live.engine import Engine
 from stepstream.live.stream import Stream
 from stepstream.live.windowing import Carry, Session, Sliding, Tumbling
 from stepstream.model import Model, load
@@ -20,14 +23,18 @@ __all__ = [
     "Carry",
     "ConcurrentUseError",
     "ContractError",
+    "Engine",
     "InputError",
     "Model",
     "ModelFileError",
+    "Result",
+    "Results",
     "Session",
     "Sliding",
     "StateError",
     "StepstreamError",
     "StepstreamWarning",
+    "StoreError",
     "Stream",
     "Tumbling",
     "__version__",

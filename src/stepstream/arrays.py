@@ -22,13 +22,13 @@ def float32(values: Any, expected: str) -> Array:
     """
     try:
         if type(values) is list and _PLAIN.issuperset(map(type, values)):  # one sample, as most callers give it
-            with np.errstate(over="ignore"):
+            with np.errstate(all="ignore"):
                 return np.array(values, np.float32)
         if not isinstance(values, np.ndarray | list | tuple) and hasattr(values, "detach"):
             values = values.detach()  # a torch tensor that requires a gradient does not convert by itself
         if refused := _refused(values):
             raise InputError(f"expected {expected}, got {refused}")
-        with np.errstate(over="ignore"):
+        with np.errstate(all="ignore"):
             array = np.asarray(values)
             if array.dtype.kind in "cmMSUT" or array.dtype.names:
                 raise InputError(f"expected {expected}, got values of type {array.dtype}")

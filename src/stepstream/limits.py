@@ -18,6 +18,9 @@ MAX_MASKS = 1000  # masks side by side: one for each tensor that a merge joins
 MAX_REPEATED_BYTES = 2**30  # of weights that further calls of a layer use, each time: what it takes to step them
 MAX_COPIED_BYTES = 2**26  # of those, what is no weight of the file's, but made for each call: of normalisations, mostly
 
+# Streams
+MAX_KEY_BYTES = 1024  # of a stream's key, which every journal entry repeats; module.cpp has it too
+
 # JSON
 MAX_JSON_BYTES = 2**24  # the largest configuration seen is under 1 MB; 16 MiB parse in a second
 MAX_JSON_DEPTH = 100  # nested models use about 6 levels each; Python's own parser recurses and gives up near 1,000

@@ -76,7 +76,7 @@ def test_keys_of_any_length_and_content(table):
             b"",
             "\0",
             b"\0",
-            "a" * 100_000,
+            "a" * 1024,
             2**63 - 1,
             2**63,
             -(2**63),
@@ -88,6 +88,9 @@ def test_keys_of_any_length_and_content(table):
     )
     assert t.insert(keys).tolist() == list(range(len(keys)))
     assert [t.key(i) for i in range(len(keys))] == keys
+    for n, bad in ((1025, "a" * 1025), (1026, "é" * 513), (2000, b"a" * 2000)):
+        with pytest.raises(ValueError, match=f"at most 1024 bytes, got {n}"):
+            t.find([bad])
 
 
 def test_a_key_is_what_it_holds_not_what_it_calls_itself(table):

@@ -70,14 +70,11 @@ def test_a_saved_state_is_the_same_state(tmp_path_factory, state):
 
 
 @calm
-@given(st.dictionaries(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])), states, max_size=4))
-def test_many_saved_states_are_the_same_states(tmp_path_factory, streams):
-    path = tmp_path_factory.mktemp("many") / "states.h5"
-    snapshot.save_streams(path, MODEL, Carry(), streams, {"records": 7})
-    back, position = snapshot.load_streams(path, MODEL, Carry())
-    assert list(back) == list(streams)
-    assert all(equal(back[key], streams[key]) for key in streams)
-    assert position == {"records": 7}
+@given(states)
+def test_a_state_in_columns_is_the_same_state(tmp_path_factory, state):
+    path = tmp_path_factory.mktemp("columns") / "state.h5"
+    snapshot.save_columns(path, MODEL, Carry(), state)
+    assert equal(snapshot.load_columns(path, MODEL, Carry()), state)
 
 
 @calm

@@ -195,23 +195,10 @@ def test_an_unknown_age_is_said(model, tmp_path):
     assert stream.age == 0
 
 
-def test_many_streams_in_one_file(model, tmp_path):
-    streams = {key: model.stream("carry") for key in ("a", "b/c", "ü", "")}
-    for n, stream in enumerate(streams.values()):
-        stream.steps(SAMPLES[: n + 1])
-    states = {key: s.snapshot() for key, s in streams.items()}
-    snapshot.save_streams(tmp_path / "states.h5", model, streams["a"].windowing, states, {"records": 10})
-    back, position = snapshot.load_streams(tmp_path / "states.h5", model, streams["a"].windowing)
-    assert list(back) == list(streams)
-    assert position == {"records": 10}
-    for key, state in back.items():
-        twin = model.stream("carry")
-        twin.restore(state)
-        assert twin.age == streams[key].age
-        assert twin.step(SAMPLES[9]) == streams[key].step(SAMPLES[9])
-    streams["a"].save(tmp_path / "one.h5")
-    with pytest.raises(StateError, match="several streams"):
-        snapshot.load_streams(tmp_path / "one.h5", model, streams["a"].windowing)
+def test_the_recipe_is_no_file_with_columns(stream, model, tmp_path):
+    stream.save(tmp_path / "state.h5")
+    with pytest.raises(StateError, match="expected a state file with columns, got one in the layout of the Keras"):
+        model.stream("sliding(3)").load(tmp_path / "state.h5")
 
 
 def test_a_model_without_state(tmp_path):
@@ -285,12 +272,14 @@ def test_a_layer_called_twice_beside_another(third, expected, tmp_path):
 
 
 def test_one_stream_out_of_a_file_of_several_is_not_guessed(tmp_path):
-    model = two_lstms(("a", "lstm", 1), ("b", "lstm", 1))
-    stream = model.stream("carry")
-    states = {key: stream.snapshot() for key in "ab"}
-    snapshot.save_streams(tmp_path / "states.h5", model, stream.windowing, states)
+    stream = two_lstms(("a", "lstm", 1), ("b", "lstm", 1)).stream("carry")
+    stream.save(tmp_path / "state.h5")
+    with h5py.File(tmp_path / "state.h5", "r+") as file:
+        for name, two in (("keys", ["", "b"]), ("age", [0, 0]), ("samples", [0, 0]), ("time", [np.nan, np.nan])):
+            del file[name]
+            file[name] = two
     with pytest.raises(StateError, match="one stream, got 2"):
-        stream.load(tmp_path / "states.h5")
+        stream.load(tmp_path / "state.h5")
 
 
 def save_states(model, path):

@@ -11,6 +11,7 @@ import numpy as np
 
 from stepstream.graph.ir import Array
 from stepstream.kernel.executor import native
+from stepstream.limits import MAX_KEY_BYTES
 
 Key = str | bytes | int
 
@@ -18,8 +19,10 @@ Key = str | bytes | int
 class KeyTable:
     """1, "1" and b"1" are three keys. Rows are whole numbers from 0; those of removed keys are given out again.
 
-    An int has at most 1,024 bits. Keys cannot be chosen so that they collide: hashes depend on a secret drawn for each
-    table. For one thread. Every method raises TypeError or ValueError for what is no key, and then has changed nothing.
+    A key has at most 1,024 bytes, an int 1,024 bits. Keys cannot be chosen so that they collide: hashes depend on a
+    secret drawn for each table. For one thread.
+
+    Every method raises TypeError or ValueError for what is no key, and then has changed nothing.
     """
 
     def __init__(self) -> None:
@@ -33,6 +36,11 @@ class KeyTable:
 
     def __len__(self) -> int:
         return len(self._table)
+
+    @property
+    def native(self) -> Any:
+        """The kernel's own table, for others in the kernel; without a kernel a stand-in that they cannot use."""
+        return self._table
 
     @property
     def rows(self) -> int:
@@ -90,19 +98,22 @@ class _Plain:
         for key in list(keys):
             if isinstance(key, str):
                 try:
-                    key.encode()
+                    size = len(key.encode())
                 except UnicodeEncodeError as e:
                     raise ValueError("expected a key of whole characters, got half a surrogate pair") from e
                 out.append((str, str.__str__(key)))
             elif isinstance(key, bytes):
+                size = len(key)
                 out.append((bytes, bytes.__getitem__(key, slice(None))))
             elif hasattr(key, "__index__") and not isinstance(key, bool):
-                whole = int.__add__(operator.index(key), 0)
+                whole, size = int.__add__(operator.index(key), 0), 8
                 if whole.bit_length() > 1024:
                     raise ValueError("expected an int of at most 1,024 bits as a key, got a larger one")
                 out.append((int, whole))
             else:
                 raise TypeError(f"expected a key of type str, bytes or int, got {type(key).__name__}")
+            if size > MAX_KEY_BYTES:
+                raise ValueError(f"expected a key of at most {MAX_KEY_BYTES} bytes, got {size}")
         return out
 
     def find(self, keys: Sequence[Key]) -> bytearray:

@@ -1,4 +1,4 @@
-"""Saved states of streams in HDF5: docs/reference/state-files.md has both layouts on a page.
+"""The saved state of a stream in HDF5: docs/reference/state-files.md has both layouts on a page.
 
 One stream of a model whose state is recurrent alone is saved as people have long saved Keras states: the root holds
 nothing but datasets `states_{i}_{j}` (1, units), i the index in `model.layers`, j = 0 for h and 1 for c; the rest is
@@ -13,7 +13,7 @@ import math
 import os
 import secrets
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -72,7 +72,7 @@ def _names(model: Model) -> list[tuple[tuple[str, str], str]]:
 def save(path: str | Path, model: Model, windowing: Windowing, state: StreamState) -> None:
     """One stream, in the Keras recipe's layout if it fits in. The old file stays whole until the new one is on disk."""
     if not _in_recipe(model, windowing):
-        save_streams(path, model, windowing, {"": state})
+        save_columns(path, model, windowing, state)
         return
 
     def write(file: h5py.File) -> None:
@@ -85,78 +85,67 @@ def save(path: str | Path, model: Model, windowing: Windowing, state: StreamStat
 def load(path: str | Path, model: Model, windowing: Windowing) -> StreamState:
     """Raises StateError, naming both sides, where the file belongs to another model, windowing or layout."""
     if not _in_recipe(model, windowing):
-        states = list(load_streams(path, model, windowing)[0].values())
-        if len(states) != 1:
-            raise StateError(f"{path}: expected the state of one stream, got {len(states)} streams")
-        return states[0]
+        return load_columns(path, model, windowing)
     with opened(path) as file:
         _check(file, model, windowing, str(path))
         return _read_stream(file, model, windowing, str(path))
 
 
-def save_streams(
-    path: str | Path,
-    model: Model,
-    windowing: Windowing,
-    states: Mapping[str, StreamState],
-    position: Mapping[str, int] | None = None,
-) -> None:
-    """Many keyed streams, and how far an input was read: position holds counts by name."""
+def save_columns(path: str | Path, model: Model, windowing: Windowing, state: StreamState) -> None:
+    """One stream, each of its values a column with one row; its key is empty."""
     import h5py
 
-    keys = list(states)
     executor = windowing.on(model.executor)[1]
-    rows = np.stack([s.row for s in states.values()]) if keys else executor.initial_state(0)
 
     def write(file: h5py.File) -> None:
         _describe(file, model, windowing)
-        for name, value in (position or {}).items():
-            file.attrs[f"position_{name}"] = value
-        file.create_dataset("keys", data=keys, dtype=h5py.string_dtype())
-        file.create_dataset("age", data=[-1 if s.age is None else s.age for s in states.values()], dtype="<i8")
-        file.create_dataset("samples", data=[s.samples for s in states.values()], dtype="<i8")
-        file.create_dataset("time", data=[np.nan if s.time is None else s.time for s in states.values()], dtype="<f8")
+        file.create_dataset("keys", data=[""], dtype=h5py.string_dtype())
+        file.create_dataset("age", data=[-1 if state.age is None else state.age], dtype="<i8")
+        file.create_dataset("samples", data=[state.samples], dtype="<i8")
+        file.create_dataset("time", data=[np.nan if state.time is None else state.time], dtype="<f8")
         for name, (columns, shape) in _columns(model, executor).items():
-            file.create_dataset(name, data=rows[:, columns].reshape(len(keys), *shape))
+            file.create_dataset(name, data=state.row[columns].reshape(1, *shape))
 
     replace_file(path, write)
 
 
-def load_streams(path: str | Path, model: Model, windowing: Windowing) -> tuple[dict[str, StreamState], dict[str, int]]:
-    """The states by key and the position, as `save_streams` wrote them. Raises StateError."""
+def load_columns(path: str | Path, model: Model, windowing: Windowing) -> StreamState:
+    """The inverse; raises StateError."""
     with opened(path) as file:
         if not file.has("keys") or file.attr("layout") is None:
             raise StateError(
-                f"{path}: expected a state file with columns and keys, as of several streams, got one stream in the "
-                "layout of the Keras recipe; use Stream.load under the windowing that wrote it"
+                f"{path}: expected a state file with columns, got one in the layout of the Keras recipe; load it under "
+                "the windowing that wrote it"
             )
         _check(file, model, windowing, str(path))
         keys, ages, samples, times = _streams(file, str(path))
+        if len(keys) != 1:
+            raise StateError(f"{path}: expected the state of one stream, got {len(keys)} streams")
         executor = windowing.on(model.executor)[1]
         columns_of = _columns(model, executor)
         for name, (_, shape) in columns_of.items():
-            expected = (len(keys), *shape)
+            expected = (1, *shape)
             dataset = file.dataset(name)
             if dataset is None or dataset.shape != expected or dataset.kind != "f":
                 raise StateError(f"{path}: expected {name} to hold floats of shape {expected}, got {dataset}")
-        rows = executor.initial_state(len(keys))
+        row = executor.initial_state(1)[0]
         for name, (columns, _) in columns_of.items():
-            rows[:, columns] = file.array(name).reshape(rows[:, columns].shape)
-        if not np.isfinite(rows).all():
-            raise StateError(f"{path}: a state holds NaN or Inf; start the streams anew")
-        states = {
-            key: StreamState(rows[i], _age(age, model, windowing, str(path)), time, count)
-            for i, (key, age, count, time) in enumerate(zip(keys, ages, samples, times, strict=True))
-        }
-        for key, state in states.items():
-            if wrong := wrong_count(model, executor, state):
-                raise StateError(f"{path}, stream {key!r}: {wrong}")
-        position = {
-            name.removeprefix("position_"): _count(file, name, str(path))
-            for name in file.attr_names()
-            if name.startswith("position_")
-        }
-        return states, position
+            row[columns] = file.array(name).reshape(-1)
+        if not np.isfinite(row).all():
+            raise StateError(f"{path}: the state holds NaN or Inf; start the stream anew")
+        state = StreamState(row, _age(ages[0], model, windowing, str(path)), times[0], samples[0])
+        if wrong := wrong_count(model, executor, state):
+            raise StateError(f"{path}: {wrong}")
+        return state
+
+
+def is_ours(path: str | Path) -> bool:
+    """Whether a file is a state that stepstream wrote."""
+    try:
+        with opened(path) as file:
+            return file.attr("layout") is not None and file.attr("fingerprint") is not None
+    except StateError:
+        return False
 
 
 def describe(path: str | Path) -> dict[str, Any]:
@@ -186,7 +175,7 @@ def describe(path: str | Path) -> dict[str, Any]:
 
 
 def _streams(file: Group, where: str) -> tuple[list[str], list[int], list[int], list[float | None]]:
-    """Keys, ages (-1: nobody knows), sample counts and times of a file of several streams."""
+    """Keys, ages (-1: nobody knows), sample counts and times of a file with columns."""
     columns = []
     for name, kind in (("keys", "S"), ("age", "i"), ("samples", "i"), ("time", "f")):
         dataset = file.dataset(name)

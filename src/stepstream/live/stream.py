@@ -274,6 +274,12 @@ class Stream:
 
         Raises InputError and changes nothing for another's, or for numbers that no stream carries.
         """
+        self._check(state)
+        with self._one_thread():
+            self._state = state
+
+    def _check(self, state: StreamState) -> None:
+        """Raises InputError for a state that no stream of this model and windowing carries."""
         size = self._executor.state_size
         row = getattr(state, "row", None)
         if not isinstance(state, StreamState) or row is None or row.shape != (size,) or row.dtype != np.float32:
@@ -293,14 +299,17 @@ class Stream:
             self._seconds(state.time, "the snapshot's")
         if state.age is None and (self.windowing.needs_age or self.model.window_length is not None):
             raise InputError(f"expected a snapshot of known age under {self.windowing}, got one without; start anew")
-        if state.static is not None and (not isinstance(state.static, tuple) or len(state.static) != len(self._static)):
+        static = state.static
+        if static is not None and not (
+            isinstance(static, tuple)
+            and len(static) == len(self._static)
+            and all(isinstance(value, Real) and math.isfinite(value) for value in static)
+        ):
             raise InputError(
                 f"expected a snapshot of {len(self._static)} values without time, got {short(state.static)}"
             )
         if wrong := snapshot.wrong_count(self.model, self._executor, state):
             raise InputError(f"expected a snapshot as it was given: {wrong}")
-        with self._one_thread():
-            self._state = state
 
     def reset(self) -> None:
         """Back to a stream that has seen nothing."""
@@ -334,9 +343,11 @@ class Stream:
                     return value
         raise InputError(f"expected a time in seconds since 1970, got {short(time)} ({where})")
 
-    def _next(self, state: StreamState, x: Sample, time: float | None, mask: bool | None) -> tuple[Output, StreamState]:
-        """The one signature: (state, sample) -> (answer, state)."""
-        where = f"sample {state.samples + 1} of the stream"
+    def _next(
+        self, state: StreamState, x: Sample, time: float | None, mask: bool | None, of: str = "the stream"
+    ) -> tuple[Output, StreamState]:
+        """The one signature: (state, sample) -> (answer, state). of: the stream's name, for errors."""
+        where = f"sample {state.samples + 1} of {of}"
         row = row_of(self.model, x, where)
         if time is not None:
             time = self._seconds(time, where)

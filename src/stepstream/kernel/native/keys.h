@@ -2,6 +2,8 @@
 #pragma once
 
 #include <cstdint>
+#include <cstdlib>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -13,6 +15,21 @@ enum class KeyKind : uint8_t { none, text, bytes, integer };
 struct Key {
     KeyKind kind = KeyKind::none;
     std::string_view data;
+};
+
+// Memory for tables that are read all over: in large pages, where the system has them, each look costs one miss less.
+void* wide_memory(size_t bytes);  // throws std::bad_alloc; std::free gives it back
+
+template <class T>
+struct Wide {
+    using value_type = T;
+    Wide() = default;
+    template <class U>
+    Wide(const Wide<U>&) {}
+    T* allocate(size_t n) { return (T*)wide_memory(n * sizeof(T)); }
+    void deallocate(T* p, size_t) { std::free(p); }
+    bool operator==(const Wide&) const { return true; }
+    bool operator!=(const Wide&) const { return false; }
 };
 
 class KeyTable {
@@ -29,8 +46,8 @@ class KeyTable {
     int64_t insert(const Key& key, uint64_t hash);          // row, old or new; throws std::bad_alloc
     int64_t remove(const Key& key, uint64_t hash);          // the row that is free now, or -1
     int64_t size() const { return size_; }
-    int64_t rows() const { return (int64_t)entries_.size(); }  // rows ever used: all rows are below
-    Key key(int64_t row) const { return {entries_[row].kind, entries_[row].data}; }  // kind none: a free row
+    int64_t rows() const { return entries_.size(); }  // rows ever used: all rows are below
+    Key key(int64_t row) const { return {entries_[row].kind(), entries_[row].data}; }  // kind none: a free row
 
   private:
     struct Slot {
@@ -38,17 +55,35 @@ class KeyTable {
         int32_t row = -1;   // -1: empty
     };
     struct Entry {
-        KeyKind kind = KeyKind::none;
-        uint64_t hash = 0;
+        uint64_t mixed = 0;  // the kind in the two upper bits, which no mask reaches, and the rest of the hash
         std::string data;
+        KeyKind kind() const { return (KeyKind)(mixed >> 62); }
+        void set(KeyKind kind, uint64_t hash) { mixed = (uint64_t)kind << 62 | (hash & ((uint64_t)1 << 62) - 1); }
+    };
+    // A vector that never moves what it holds, so that growing takes neither a copy nor twice the memory.
+    class Entries {
+      public:
+        Entries() = default;
+        Entries(const Entries&) = delete;
+        Entries& operator=(const Entries&) = delete;
+        ~Entries();
+        int64_t size() const { return size_; }
+        Entry& operator[](int64_t i) { return blocks_[i >> BITS][i & MASK]; }
+        const Entry& operator[](int64_t i) const { return blocks_[i >> BITS][i & MASK]; }
+        void add();  // an empty one; throws std::bad_alloc
+
+      private:
+        static constexpr int64_t BITS = 18, MASK = ((int64_t)1 << BITS) - 1;
+        std::vector<Entry*> blocks_;
+        int64_t size_ = 0;
     };
     uint64_t slot_of(const Key& key, uint64_t hash) const;  // where it is, or the empty slot where it would be
     void grow();
 
     uint64_t seed0_, seed1_, mask_;
     int64_t size_ = 0;
-    std::vector<Slot> slots_;
-    std::vector<Entry> entries_;
+    std::vector<Slot, Wide<Slot>> slots_;
+    Entries entries_;
     std::vector<int32_t> free_;
 };
 

@@ -13,11 +13,11 @@
 
 namespace stepstream {
 
-Floats aligned_floats(int64_t n) {
+Floats aligned_floats(int64_t n, bool zero) {
     const size_t bytes = ((size_t)std::max<int64_t>(n, 1) * sizeof(float) + 63) / 64 * 64;
     void* p = std::aligned_alloc(64, bytes);
     if (p == nullptr) throw std::bad_alloc();
-    std::memset(p, 0, bytes);
+    if (zero) std::memset(p, 0, bytes);
     return Floats((float*)p);
 }
 

@@ -13,7 +13,7 @@ struct Free {
 };
 using Floats = std::unique_ptr<float[], Free>;
 
-Floats aligned_floats(int64_t n);  // 64-byte aligned, zero; throws std::bad_alloc
+Floats aligned_floats(int64_t n, bool zero = true);  // 64-byte aligned; throws std::bad_alloc
 
 const Kernel& kernel();  // the best that this processor has, or what STEPSTREAM_ISA asks for
 

@@ -1,0 +1,215 @@
+"""Between an Engine's table and its store: records, evictions, the journal, recovery and snapshots."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from itertools import islice
+from typing import NamedTuple
+
+import numpy as np
+
+from stepstream.errors import StateError, StoreError
+from stepstream.graph.ir import Array
+from stepstream.kernel.keys import Key
+from stepstream.live import journal
+from stepstream.live.journal import LABEL, Operation
+from stepstream.live.records import CHANGED, ENDED, Records, decode_key, encode_key
+from stepstream.live.table import Table
+from stepstream.stores.store import Header, Store, Stored
+
+CHUNK = 1024  # records written at a time: what a call may have to wait for while a snapshot runs
+
+
+CURE = "reset(key, delete=True) begins it anew, and other streams go on"
+
+
+class Found(NamedTuple):
+    """Records out of the store: meta and rows as in the table, numbers: the last journal entry that each includes."""
+
+    keys: list[Key]
+    meta: Array
+    rows: Array
+    numbers: Array
+
+
+LABEL_KEY = b"l"  # of the record that holds the label; no stream has a key of that letter
+
+
+class Vault:
+    """Knows what of the table is in the store already. number: of the last journal entry that the table includes;
+    label: what the caller keeps beside the streams, None before the first.
+    """
+
+    def __init__(self, store: Store, table: Table, records: Records) -> None:
+        self.store, self.table, self.records = store, table, records
+        self.number = 0
+        self.label: bytes | None = None
+        self.broken: str | None = None
+        self.damaged: set[bytes] = set()  # keys of records whose checksum is wrong
+        self._gone: dict[bytes, int] = {}  # keys that are no longer, whose records may still be there, and since when
+
+    @contextmanager
+    def _all_or_nothing(self) -> Iterator[None]:
+        """What the store does not take is no longer what the table holds: only opening it again makes them equal."""
+        try:
+            yield
+        except BaseException as e:
+            self.fail(e)
+            raise
+
+    def fail(self, error: BaseException) -> None:
+        """The first failure says why nothing goes on."""
+        self.broken = self.broken or f"{error}" or type(error).__name__
+
+    def encode(self, rows: Array) -> Iterator[tuple[bytes, bytes]]:
+        """(key, record) of rows of the table, chunk by chunk."""
+        for first in range(0, len(rows), CHUNK):
+            part = rows[first : first + CHUNK]
+            keys = [encode_key(self.table.keys.key(row)) for row in part.tolist()]
+            yield from zip(keys, self.records.encode(self.table.meta[part], self.table.state[part]), strict=True)
+
+    def put(self, rows: Array) -> None:
+        """Write those that have changed since they were written last."""
+        meta = self.table.meta
+        rows = rows[(meta["flags"][rows] & CHANGED) != 0]
+        if not len(rows):
+            return
+        with self._all_or_nothing():
+            self.store.put(self.number, self.encode(rows))
+        for row in rows.tolist() if self._gone else ():
+            self._gone.pop(encode_key(self.table.keys.key(row)), None)
+        meta["flags"][rows] &= ~np.uint32(CHANGED)  # last: an interrupt before costs no more than another put
+
+    def fetch(self, keys: Sequence[Key]) -> tuple[Found, dict[Key, str]]:
+        """What the store has of these; and of which it is damaged, in words."""
+        return self._sound(self.store.get([d for d in map(encode_key, keys) if d not in self._gone]))
+
+    def _sound(self, stored: Sequence[Stored]) -> tuple[Found, dict[Key, str]]:
+        """What can be read; and of which streams nothing can, in words."""
+        bad = dict[Key, str]()
+        for s in stored:
+            if s.record is None and s.key not in self._gone:
+                self.damaged.add(s.key)
+                with suppress(StoreError):  # where the damage is in the key, nobody knows whose it was
+                    key = decode_key(s.key)
+                    bad[key] = f"stream {key!r}: its record in the store is damaged; {CURE}"
+        whole = [s for s in stored if s.record is not None]
+        try:
+            found = self._decoded(whole)
+        except StoreError:  # one by one, to know which
+            good = []
+            for s in whole:
+                try:
+                    self._decoded([s])
+                    good.append(s)
+                except StoreError as e:
+                    bad[decode_key(s.key)] = str(e)
+            found = self._decoded(good)
+        self.damaged.update(map(encode_key, bad))
+        return found, bad
+
+    def _decoded(self, stored: Sequence[Stored]) -> Found:
+        keys = [decode_key(s.key) for s in stored]
+        meta, rows = self.records.decode([s.key for s in stored], [s.record or b"" for s in stored])
+        return Found(keys, meta, rows, np.array([s.number for s in stored], np.int64))
+
+    def forget(self, keys: Iterable[Key]) -> None:
+        """These are no longer: their records count no more, and go when the journal no longer needs them."""
+        for key in keys:
+            data = encode_key(key)
+            self._gone.pop(data, None)  # the newest last
+            self._gone[data] = self.number + 1
+            self.damaged.discard(data)
+
+    def commit(
+        self, operations: Sequence[Operation], now: float, touched: Array, label: Callable[[], bytes] | None = None
+    ) -> None:
+        """One group, which the table includes already. touched: rows int64, of any keys, some perhaps free again.
+        label: makes the new label, the last thing before the store is asked.
+        """
+        journalled, store = self.store.keeps_journal, self.store
+        with self._all_or_nothing():
+            new = None if label is None else label()
+            if new is not None:
+                operations = [*operations, Operation(LABEL, now, [], record=new)]
+
+            def records() -> Iterator[tuple[bytes, bytes]]:
+                rows = np.unique(touched)
+                yield from self.encode(rows[self.table.meta["flags"][rows] != 0])
+                if new is not None:
+                    yield LABEL_KEY, new
+
+            entry = journal.encode(operations) if journalled else b""
+            self.number = store.commit(entry, records, () if journalled else list(self._gone))
+            self.label = self.label if new is None else new
+        if not journalled:  # the records are in the store
+            self.table.meta["flags"][touched] &= ~np.uint32(CHANGED)
+            self._gone.clear()
+
+    def all(self) -> Iterator[Found]:
+        """All that is in the store and not damaged, chunk by chunk."""
+        found = (stored for stored in self.store.records() if stored.key != LABEL_KEY)
+        while part := list(islice(found, 4 * CHUNK)):
+            yield self._sound(part)[0]
+
+    def old(self, before: float) -> Iterator[list[Key]]:
+        """Keys of records that were used last before then, chunk by chunk; to be looked at again under the lock."""
+        for found in self.all():
+            if keys := [found.keys[i] for i in np.flatnonzero(found.meta["used"] < before).tolist()]:
+                yield keys
+
+    def expired(self, keys: Sequence[Key], before: float) -> tuple[list[Key], set[Key]]:
+        """Those of the keys that are not in memory and were used last before then; which of them are tombstones."""
+        away = [key for key, row in zip(keys, self.table.keys.find(keys).tolist(), strict=True) if row < 0]
+        found, _ = self.fetch(away)
+        old = found.meta["used"] < before
+        ended = old & ((found.meta["flags"] & ENDED) != 0)
+        return [found.keys[i] for i in np.flatnonzero(old)], {found.keys[i] for i in np.flatnonzero(ended)}
+
+    def elsewhere(self) -> Iterator[tuple[Key, Array]]:
+        """Keys and `meta` of streams that are not in memory."""
+        for found in self.all():
+            for key, meta, row in zip(found.keys, found.meta, self.table.keys.find(found.keys).tolist(), strict=True):
+                if row < 0 and encode_key(key) not in self._gone:
+                    yield key, meta
+
+    def load_label(self) -> int | None:
+        """What the store has as the label; returns the journal entry that it includes, None where it is damaged."""
+        for stored in self.store.get([LABEL_KEY]):
+            self.label = stored.record
+            return None if stored.record is None else stored.number
+        return 0
+
+    def put_label(self) -> None:
+        """Write it, if there is one: one that is empty replaces another."""
+        if self.label is not None:
+            with self._all_or_nothing():
+                self.store.put(self.number, [(LABEL_KEY, self.label)])
+
+    def bury(self, number: int) -> bool:
+        """Delete records of what was gone by journal entry `number`, one chunk of them; whether there may be more."""
+        gone = [key for key, since in islice(self._gone.items(), CHUNK) if since <= number]
+        with self._all_or_nothing():
+            self.store.delete(gone)
+        for key in gone:
+            del self._gone[key]
+        return len(gone) == CHUNK
+
+    def trim(self, number: int) -> None:
+        """A snapshot is complete: the journal up to `number` goes. Needs no lock: others commit meanwhile."""
+        with self._all_or_nothing():
+            self.store.trim(number)
+
+
+def refuse_other(theirs: Header, ours: Header) -> None:
+    """Raises StateError, naming both sides, for the store of another model, windowing or layout."""
+    cures = {
+        "fingerprint": "open it with the model that wrote it, bring its streams to this one with `stepstream state "
+        "migrate`, or begin another store",
+        "windowing": "open it with the windowing that wrote it, or begin another store",
+        "layout": "open it with the version of stepstream that wrote it, or begin another store",
+    }
+    for name, cure in cures.items():
+        if theirs.get(name) != ours[name]:
+            raise StateError(f"expected a store of {name} {ours[name]}, got one of {theirs.get(name, 'none')}; {cure}")

@@ -1,0 +1,102 @@
+"""A store in memory that outlives engines, for their tests: with a journal, or without one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+from stepstream.errors import StoreError
+from stepstream.stores.store import Stored
+
+
+def until(true, seconds=30.0):
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "it has not come"
+        time.sleep(0.005)
+
+
+class DictStore:
+    def __init__(self, journalled: bool = True) -> None:
+        self.journalled = journalled
+        self.header: dict[str, str] = {}
+        self.kept: dict[bytes, tuple[int, bytes | None]] = {}
+        self.entries: dict[int, bytes] = {}
+        self.last = 0
+        self.opened = False
+        self.fails: BaseException | None = None
+
+    @property
+    def keeps_journal(self):
+        return self.journalled
+
+    def open(self, header, check=None):
+        assert not self.opened
+        found = self.header or dict(header)
+        if check is not None:
+            check(found)
+        self.header, self.opened = found, True
+        return found
+
+    def set_header(self, header):
+        self.header = dict(header)
+
+    def records(self) -> Iterator[Stored]:
+        return iter([Stored(k, n, r) for k, (n, r) in self.kept.items()])
+
+    def journal(self):
+        return iter(sorted(self.entries.items()))
+
+    def _fail(self):
+        if self.fails is not None:
+            raise self.fails
+
+    def commit(self, entry, touched, gone):
+        self._fail()
+        if self.journalled:
+            self.last += 1
+            self.entries[self.last] = entry
+            return self.last
+        touched = list(touched())
+        self.kept.update((k, (0, r)) for k, r in touched)
+        self.delete(gone)
+        return 0
+
+    def put(self, number, records):
+        records = list(records)
+        self._fail()
+        self.kept.update((k, (number, r)) for k, r in records)
+
+    def get(self, keys):
+        return [Stored(key, *self.kept[key]) for key in keys if key in self.kept]
+
+    def delete(self, keys):
+        for key in keys:
+            self.kept.pop(key, None)
+
+    def trim(self, number):
+        self.entries = {n: e for n, e in self.entries.items() if n > number}
+
+    @property
+    def journal_bytes(self):
+        return sum(map(len, self.entries.values()))
+
+    def sync(self):
+        self._fail()
+
+    def backup(self, path):
+        raise StoreError("expected a store on disk, got one in memory")
+
+    def verify(self):
+        return [repr(k) for k, (_, r) in self.kept.items() if r is None]
+
+    def compact(self):
+        pass
+
+    def close(self):
+        self.opened = False
+
+    def crash(self):
+        """What a killed process leaves: nothing is closed."""
+        self.opened = False
+        return self
