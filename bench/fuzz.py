@@ -120,7 +120,7 @@ class Target:
         if b"states_0_" in data or b"state/lstm" in data or b"samples" in data:
             with contextlib.suppress(stepstream.StateError):
                 snapshot.describe(path)
-            load = snapshot.load_streams if b"keys" in data else snapshot.load
+            load = snapshot.load_columns if b"keys" in data else snapshot.load
             load(path, self.model, Carry())
             return "state"
         return loaded_and_stepped(path)

@@ -72,9 +72,7 @@ def main(records: int) -> None:
         seconds, large = measured(command(folder, "long.csv", "long.out"))
         print(f"{records:,} records in {seconds:.0f} s: {records / seconds:,.0f} a second")
         print(f"largest memory: {large:.0f} MiB; {small:.0f} MiB for {records // 100:,} records")
-        kills = killed_until_done(
-            command(folder, "long.csv", "killed.out", "--state", str(folder / "state.h5"), "--save-every", "2")
-        )
+        kills = killed_until_done(command(folder, "long.csv", "killed.out", "--state", str(folder / "states.db")))
         same = filecmp.cmp(folder / "long.out", folder / "killed.out", shallow=False)
         size = (folder / "long.out").stat().st_size
         print(f"killed {kills} times and restarted: the {size:,} bytes are {'the same' if same else 'DIFFERENT'}")

@@ -5,11 +5,15 @@ import io
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
+
+from stepstream import Engine
 
 STEPSTREAM = [sys.executable, "-m", "stepstream"]
 HEADER = "key,time,age,dense,complete,beyond_training_length"
 KEYED = ("--key", "key", "--time", "time", "--windowing", "carry")
 CARRY = ("--windowing", "carry")
+NO_SERVER = "expected a server that answers" if find_spec("redis") else "expected redis-py for a store"
 
 
 def run(*arguments, data=None, code=0, env=None):
@@ -23,6 +27,12 @@ def run(*arguments, data=None, code=0, env=None):
     )
     assert out.returncode == code, out.stderr.decode()
     return out
+
+
+def ages(model, store):
+    """The streams of a store, by key."""
+    with Engine(model, "carry", store) as engine:
+        return {stream.key: stream.age for stream in engine.streams()}
 
 
 def rows(out):

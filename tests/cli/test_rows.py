@@ -9,7 +9,7 @@ import pytest
 import stepstream
 from command import CARRY, rows, run
 from stepstream.cli import values
-from stepstream.cli.lines import pipe_lines
+from stepstream.cli.lines import PipeLines
 from stepstream.cli.rows import open_rows
 
 
@@ -89,7 +89,7 @@ def test_a_folder_as_standard_input(tmp_path):
     descriptor = os.open(tmp_path, os.O_RDONLY)
     try:
         with pytest.raises(stepstream.InputError, match="cannot be read: Is a directory"):
-            list(pipe_lines(descriptor, "standard input", lambda: False))
+            list(PipeLines(descriptor, "standard input", lambda: False))
     finally:
         os.close(descriptor)
 
@@ -146,11 +146,18 @@ def test_what_is_no_key(value):
 def test_a_key_that_cannot_be_saved_costs_one_record(path, tmp_path):
     good = '{"k": "u", "a": 1, "b": 2, "c": 3}\n'
     bad = "".join(good.replace("u", key) for key in (r"u\u0000", r"\ud800", ""))
-    arguments = ("run", path, *CARRY, "--key", "k", "--on-bad", "skip", "--state", tmp_path / "s.h5")
+    arguments = ("run", path, *CARRY, "--key", "k", "--on-bad", "skip", "--state", tmp_path / "s.db")
     out = run(*arguments, data=(good + bad + good).encode())
     assert [r["age"] for r in rows(out)] == ["1", "2"]
     assert b"3 records skipped" in out.stderr
-    assert (tmp_path / "s.h5").exists()
+    assert (tmp_path / "s.db").exists()
+
+
+def test_a_key_has_an_end():
+    assert values.key("ü" * 512, "k") == "ü" * 512
+    for long in ("ü" * 513, "x" * 1025):
+        with pytest.raises(stepstream.InputError, match="expected a key in 'k' of at most 1024 bytes, got '"):
+            values.key(long, "k")
 
 
 @pytest.mark.parametrize(

@@ -6,16 +6,18 @@ import io
 import json
 import os
 import re
+import select
 import signal
 import subprocess
 import sys
 from datetime import datetime
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import stepstream
-from command import HEADER, KEYED, STEPSTREAM, rows, run
+from command import HEADER, KEYED, STEPSTREAM, ages, rows, run
 
 
 def test_every_record_gets_the_answer_of_its_stream(path, recording, model):
@@ -75,7 +77,7 @@ def test_parquet(path, recording, tmp_path):
     assert b"x.parquet: not a readable Parquet file" in run("run", path, tmp_path / "x.parquet", code=2).stderr
 
 
-def test_a_named_pipe_is_read_as_it_fills_and_can_be_stopped(path, tmp_path):
+def test_a_named_pipe_is_read_as_it_fills_and_can_be_stopped(path, tmp_path, model):
     os.mkfifo(tmp_path / "pipe")
     command = [*STEPSTREAM, "run", path, str(tmp_path / "pipe"), "--windowing", "carry", "--state", str(tmp_path / "s")]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process, (tmp_path / "pipe").open("wb") as pipe:
@@ -85,8 +87,7 @@ def test_a_named_pipe_is_read_as_it_fills_and_can_be_stopped(path, tmp_path):
         assert process.stdout.readline()
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 143
-    (stream,) = json.loads(run("state", "show", tmp_path / "s", "--json").stdout)["streams"]
-    assert stream["age"] == 1
+    assert ages(model, tmp_path / "s") == {"": 1}
 
 
 def test_json_output(path):
@@ -106,6 +107,19 @@ def test_answers_arrive_line_by_line(path):
             if n == 1:
                 assert process.stdout.readline().decode().strip() == HEADER
             assert process.stdout.readline().split(b",")[2] == str(n).encode()
+        process.stdin.close()
+        assert process.wait(30) == 0
+
+
+def test_a_blank_line_holds_up_no_answer(path):
+    """Nor do half a line, and several lines at once."""
+    command = [*STEPSTREAM, "run", path, "--windowing", "carry"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0) as process:
+        for sent, answers in ((b"a,b,c\n1,2,3\n\n \r\n", 2), (b"1,2,3\n1,2,3\n1,2", 2), (b",3\n\n", 1)):
+            process.stdin.write(sent)
+            for _ in range(answers):
+                assert select.select([process.stdout], [], [], 30)[0]
+                assert process.stdout.readline()
         process.stdin.close()
         assert process.wait(30) == 0
 
@@ -163,6 +177,27 @@ def test_bad_records_stop_with_file_line_and_reason(path, tmp_path):
     out = run("run", path, tmp_path / "bad.csv", "--time", "t", "--windowing", "carry", code=2)
     assert b"bad.csv, line 3: expected a number in 'b', got 'x'" in out.stderr
     assert len(rows(out)) == 1
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_all_records_before_a_bad_one_are_answered(path, tmp_path, model, kept):
+    """In the middle of a batch; a time that runs backwards is seen by the engine alone."""
+    good = [f"k{n % 3},{n},1,2,3\n" for n in range(300)]
+    data = tmp_path / "d.csv"
+    data.write_text("".join(["k,t,a,b,c\n", *good[:200], "k1,5,1,2,3\n", *good[200:]]))
+    options = ["--key", "k", "--time", "t", "--windowing", "carry", "--features", "a,b,c"]
+    state = ["--state", tmp_path / "s.db"] if kept else []
+    out = run("run", path, data, *options, *state, code=2)
+    assert re.match(rb"stepstream: \S+d\.csv, line 202: expected a time from 199\.0 on, got 5\.0", out.stderr)
+    assert len(rows(out)) == 200
+    skipping = run("run", path, data, *options, *state, "--on-bad", "skip")
+    assert skipping.stderr.count(b"line 202: expected a time from") == 1
+    assert b"1 records skipped" in skipping.stderr
+    data.write_text("".join(["k,t,a,b,c\n", *good]))
+    whole = rows(run("run", path, data, *options))
+    assert rows(skipping) == whole[200 if kept else 0 :]
+    if kept:
+        assert ages(model, tmp_path / "s.db") == {"k0": 100, "k1": 100, "k2": 100}
 
 
 def test_bad_records_can_be_skipped(path, tmp_path):
@@ -262,13 +297,12 @@ def test_verify_says_that_keras_is_missing(path):
     assert "Keras not installed: not compared" in out.stdout
 
 
-def test_state_show(path, recording, tmp_path, model):
-    run("run", path, recording, *KEYED, "--state", tmp_path / "many.h5")
-    shown = json.loads(run("state", "show", tmp_path / "many.h5", "--json").stdout)
-    assert {s["key"]: s["age"] for s in shown["streams"]} == {f"wrist-{n:02d}": 100 for n in range(1, 7)}
+def test_state_show(path, tmp_path, model):
     stream = model.stream("carry")
     stream.step([1, 2, 3])
     stream.save(tmp_path / "one.h5")
+    (shown,) = json.loads(run("state", "show", tmp_path / "one.h5", "--json").stdout)["streams"]
+    assert shown["age"] == 1
     text = run("state", "show", tmp_path / "one.h5").stdout.decode()
     assert model.fingerprint in text
     assert run("state", "show", path, code=2).stderr
@@ -283,3 +317,36 @@ def test_scale_file(path, tmp_path, motions):
     for text in ("[]", '{"mean": 1}', "x", '{"mean": ["a"], "std": [1]}'):
         (tmp_path / "scale.json").write_text(text)
         assert b"Traceback" not in run(*arguments, data=b"a,b,c\n3,4,5\n", code=2).stderr
+
+
+@pytest.mark.parametrize("end", ["-wal", "-shm", "-journal", "-claim"])
+def test_the_output_is_no_file_beside_the_store(path, recording, tmp_path, end):
+    state = tmp_path / "s.db"
+    out = run("run", path, recording, *KEYED, "--state", state, "--out", f"{state}{end}", code=2)
+    assert f"--out: expected another file than that of --state, which keeps s.db{end}" in out.stderr.decode()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_hard_link_is_the_same_file(path, recording, tmp_path):
+    for name, source in (("INPUT", recording), ("MODEL", path)):
+        own, link = tmp_path / f"own-{name}", tmp_path / f"link-{name}"
+        own.write_bytes(Path(source).read_bytes())
+        link.hardlink_to(own)
+        arguments = (own, recording) if name == "MODEL" else (path, own)
+        for option in ("--out", "--state"):
+            out = run("run", *arguments, *KEYED, option, link, code=2)
+            assert f"{option}: expected another file than that of {name}" in out.stderr.decode()
+            assert own.read_bytes() == Path(source).read_bytes()
+
+
+@pytest.mark.parametrize("option", ["--key", "--time", "--end"])
+def test_a_column_that_is_not_there_is_named_before_anything_is_written(path, recording, tmp_path, option):
+    arguments = ("--windowing", "carry", option, "nope", "--state", tmp_path / "s.db", "--out", tmp_path / "o.csv")
+    out = run("run", path, recording, *arguments, code=2)
+    assert f"{recording}: expected a column 'nope', got [" in out.stderr.decode()
+    assert b"--features" not in out.stderr
+    assert list(tmp_path.iterdir()) == []
+    out = run("run", path, recording, "--windowing", "carry", option, "nope", code=2)
+    assert out.stdout == b""
+    out = run("run", path, "--windowing", "carry", option, "nope", data=recording.read_bytes(), code=2)
+    assert b"expected a column 'nope'" in out.stderr

@@ -196,7 +196,7 @@ def honest() -> dict[str, bytes]:
         "model.h5": h5(),
         "model.keras": keras(),
         "state-one.h5": state(),
-        "state-many.h5": states(),
+        "state-columns.h5": columns(),
         "scale.json": SCALE,
     }
 
@@ -229,17 +229,17 @@ def state(spoil=lambda file: None, write=None, **changes) -> bytes:
     return image.getvalue()
 
 
-def states(spoil=lambda file: None, **changes) -> bytes:
-    """Several streams of the smallest model."""
+def columns(spoil=lambda file: None, **changes) -> bytes:
+    """One stream of the smallest model, in columns."""
     image = io.BytesIO()
     with h5py.File(image, "w") as file:
         file.attrs["layout"], file.attrs["windowing"], file.attrs["fingerprint"] = 1, "carry", fingerprint()
-        columns = {"age": [3, 4], "samples": [3, 4], "time": [0.0, np.nan], **changes}
-        file.create_dataset("keys", data=columns.pop("keys", ["a", "b"]))
-        for name, column in columns.items():
+        values = {"age": [3], "samples": [3], "time": [np.nan], **changes}
+        file.create_dataset("keys", data=values.pop("keys", [""]))
+        for name, column in values.items():
             file.create_dataset(name, data=column)
         for slot in ("h", "c"):
-            file.create_dataset(f"state/lstm/{slot}", data=np.zeros((2, 2), np.float32))
+            file.create_dataset(f"state/lstm/{slot}", data=np.zeros((1, 2), np.float32))
         spoil(file)
     return image.getvalue()
 
@@ -846,7 +846,7 @@ def truncated():
         ("model.h5", h5()),
         ("model.keras", keras()),
         ("state.h5", state()),
-        ("state-many.h5", states()),
+        ("state-columns.h5", columns()),
     ):
         for part in (0.05, 0.3, 0.6, 0.9):
             yield name, data[: int(len(data) * part)]
@@ -947,14 +947,14 @@ def state_files():
         if (name, value) != ("time", -7):
             yield "state.h5", state(**{name: value})
     for changes in (
-        {"keys": [b"a", b"a"]}, {"keys": [b"a"]}, {"keys": [1, 2]}, {"keys": [[b"a", b"b"]]}, {"keys": b"a"},
-        {"age": [-7, 0]}, {"age": [0.5, 1]}, {"age": [b"a", b"b"]}, {"samples": [-1, 0]}, {"time": [np.inf, 0]},
-        {"time": [b"a", b"b"]}, {"age": [1, 2, 3]}, {"time": [[0.0, 1.0]]}, {"keys": [b"\xff", b"b"]},
+        {"keys": [b"a", b"b"], "age": [3, 3], "samples": [3, 3], "time": [0.0, 0.0]}, {"keys": [b"a", b"a"]},
+        {"keys": [1]}, {"keys": [[b"a"]]}, {"keys": b"a"}, {"keys": []}, {"keys": [b"\xff"]}, {"age": [-7]},
+        {"age": [0.5]}, {"age": [b"a"]}, {"age": [1, 2, 3]}, {"samples": [-1]}, {"time": [np.inf]}, {"time": [b"a"]},
+        {"time": [[0.0]]},
     ):  # fmt: skip
-        yield "state-many.h5", states(**changes)
-    yield "state-many.h5", states(lambda f: f.__delitem__("time"))
-    yield "state-many.h5", states(lambda f: f.attrs.__setitem__("position_records", "x"))
-    yield "state-many.h5", states(lambda f: f["state/lstm"].__setitem__("again", f["state"]))
+        yield "state-columns.h5", columns(**changes)
+    yield "state-columns.h5", columns(lambda f: f.__delitem__("time"))
+    yield "state-columns.h5", columns(lambda f: f["state/lstm"].__setitem__("again", f["state"]))
 
 
 @case

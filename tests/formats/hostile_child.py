@@ -59,7 +59,7 @@ def main(folder: Path, mebibytes: int) -> None:
         if kind.startswith("scale"):
             stepstream.load(folder / "honest-model.h5", scale=read_scale(path))
             return "loaded"
-        load = snapshot.load_streams if "many" in kind else snapshot.load
+        load = snapshot.load_columns if "columns" in kind else snapshot.load
         with contextlib.suppress(stepstream.StateError):
             load(path, honest, Carry())
             snapshot.describe(path)

@@ -18,9 +18,9 @@ app = typer.Typer(
 )
 
 
-def console() -> Console:
-    """Data goes to stdout plainly; Rich honours NO_COLOR and a missing terminal."""
-    return Console(highlight=False)
+def console(err: bool = False) -> Console:
+    """Data goes to stdout plainly, all else to stderr; Rich honours NO_COLOR and a missing terminal."""
+    return Console(highlight=False, stderr=err)
 
 
 def print_json(data: Any) -> None:

@@ -19,10 +19,9 @@ import typer
 
 from stepstream.cli.app import app, console
 from stepstream.cli.watch import Watch
-from stepstream.live import snapshot
-from stepstream.live.stream import Stream
-from stepstream.live.windowing import Carry
-from stepstream.model import Model, load
+from stepstream.live.answers import Result
+from stepstream.live.engine import Engine
+from stepstream.model import load
 
 FEATURES = ("x", "y", "z")
 TITLE = "Is it badminton? The probability after every sample"
@@ -33,7 +32,7 @@ Row = tuple[str, str, float, list[float]]  # key, time as written, seconds, valu
 
 @app.command()
 def demo(
-    keep_on: Annotated[Path | None, typer.Option(hidden=True, help="Go on from this state file.")] = None,
+    keep_on: Annotated[Path | None, typer.Option(hidden=True, help="Go on from this store.")] = None,
 ) -> None:
     """Stream a real recording through a real model, stop half-way, go on in a new process: not a bit changes."""
     folder = files("stepstream") / "data" / "motions"
@@ -42,25 +41,25 @@ def demo(
     rows = list(_recording(folder.joinpath("recording.csv").read_text(encoding="utf-8").splitlines()))
     labels = json.loads(folder.joinpath("labels.json").read_text(encoding="utf-8"))
     if keep_on is not None:
-        streams, start = _restore(keep_on, model)
-        values = _play(rows[start:], model, streams, labels, f"{TITLE}: a new process goes on from the saved states")
+        with Engine(model, "carry", keep_on) as engine:
+            start = sum(stream.samples for stream in engine.streams())
+            values = _play(rows[start:], engine, labels, f"{TITLE}: a new process goes on from the saved states")
         # the answers go back to the first process bit for bit
         Path(f"{keep_on}.answers").write_text(json.dumps([v.hex() for v in values]), encoding="utf-8")
         return
 
     half = len(rows) // 2
-    streams = {}
     with tempfile.TemporaryDirectory() as scratch:
-        state = Path(scratch) / "states.h5"
-        _play(rows[:half], model, streams, labels, f"{TITLE}, 10 samples a second from each wrist")
-        states = {key: stream.snapshot() for key, stream in streams.items()}
-        snapshot.save_streams(state, model, Carry(), states, {"rows": half})
+        state = Path(scratch) / "states.db"
+        with Engine(model, "carry", state) as engine:
+            _play(rows[:half], engine, labels, f"{TITLE}, 10 samples a second from each wrist")
+            count = len(engine.streams())
         say = console()
-        say.print(f"\nstopped after {half} samples: {len(states)} states saved in {state.stat().st_size:,} bytes\n")
+        say.print(f"\nstopped after {half} samples: {count} states saved in {state.stat().st_size:,} bytes\n")
         subprocess.run([sys.executable, "-m", "stepstream", "demo", "--keep-on", str(state)], check=True)
         continued = json.loads(Path(f"{state}.answers").read_text(encoding="utf-8"))
 
-    uninterrupted = [value.hex() for value in _answers(rows, model, {})][half:]
+    uninterrupted = [_value(result).hex() for result in _answers(rows, Engine(model, "carry"))][half:]
     same = sum(a == b for a, b in zip(uninterrupted, continued, strict=True))
     say.print(
         f"\nafter the restart {same} of {len(uninterrupted)} answers equal an uninterrupted run, bit for bit",
@@ -75,26 +74,17 @@ def _recording(lines: Iterable[str]) -> Iterator[Row]:
         yield row["key"], row["time"], seconds, [float(row[f]) for f in FEATURES]
 
 
-def _restore(path: Path, model: Model) -> tuple[dict[str, Stream], int]:
-    states, position = snapshot.load_streams(path, model, Carry())
-    streams = {}
-    for key, state in states.items():
-        streams[key] = model.stream("carry")
-        streams[key].restore(state)
-    return streams, position["rows"]
-
-
-def _answers(rows: Iterable[Row], model: Model, streams: dict[str, Stream]) -> Iterator[float]:
+def _answers(rows: Iterable[Row], engine: Engine) -> Iterator[Result]:
     for key, _, seconds, values in rows:
-        if key not in streams:
-            streams[key] = model.stream("carry")
-        stream = streams[key]
-        value = stream.step(values, time=seconds)
-        assert isinstance(value, float)
-        yield value
+        yield engine.step(key, values, time=seconds)
 
 
-def _play(rows: list[Row], model: Model, streams: dict[str, Stream], labels: dict[str, str], title: str) -> list[float]:
+def _value(result: Result) -> float:
+    assert isinstance(result.value, float)
+    return result.value
+
+
+def _play(rows: list[Row], engine: Engine, labels: dict[str, str], title: str) -> list[float]:
     """Show the rows as they are stepped: a live view on a terminal, plain lines elsewhere."""
     out = console()
     watch = Watch(out, title, labels) if out.is_terminal else None
@@ -102,13 +92,13 @@ def _play(rows: list[Row], model: Model, streams: dict[str, Stream], labels: dic
     if watch is None:
         out.print(title)
     with watch or nullcontext():
-        for row, value in zip(rows, _answers(rows, model, streams), strict=True):
+        for row, result in zip(rows, _answers(rows, engine), strict=True):
             key, written, _, _ = row
-            stream = streams[key]
+            value = _value(result)
             values.append(value)
             if watch is None:
-                out.print(f"{written}  {key}  age {stream.age:3d}  probability {value:.4f}  ({labels[key]})")
+                out.print(f"{written}  {key}  age {result.age:3d}  probability {value:.4f}  ({labels[key]})")
             else:
-                watch.add(key, value, stream.age, stream.complete, stream.beyond_training_length)
+                watch.add(key, value, result.age, result.complete, result.beyond_training_length)
                 time.sleep(FRAME_SECONDS / max(1, len(labels)))
     return values

@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
+from functools import partial
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from stepstream.cli import position, values
 from stepstream.cli.options import names_of
 from stepstream.cli.rows import Record, Source
-from stepstream.cli.sink import Before
+from stepstream.cli.sink import Before, Row
 from stepstream.errors import InputError, StateError
-from stepstream.live import snapshot
-from stepstream.live.state import StreamState
-from stepstream.live.stream import Stream
-from stepstream.live.windowing import Session, Windowing
+from stepstream.live.answers import Results
+from stepstream.live.engine import Engine
+from stepstream.live.windowing import Session, parse
 from stepstream.model import Model
+from stepstream.stores.opening import shown
+
+if TYPE_CHECKING:
+    from stepstream.stores.sqlite import Durability
+
+BATCH = 1000  # records that are stepped, written and committed together, where so many are there
 
 
 @dataclass(frozen=True)
@@ -34,107 +41,202 @@ class Meaning:
     header: bool = True
 
 
+class Sample(NamedTuple):
+    """What a record says. number: of records read with it; place: of the input's bytes, how many were consumed before
+    it; when: its time as it is written.
+    """
+
+    number: int
+    place: int
+    line: int
+    key: str
+    when: str
+    x: list[float]
+    time: float
+    end: bool
+
+
+@dataclass
+class Batch:
+    """Samples, what is wrong with the records between them, by their numbers, and how many records, and bytes of the
+    input, are read then.
+    """
+
+    samples: list[Sample] = field(default_factory=list)
+    bad: dict[int, str] = field(default_factory=dict)
+    read: int = 0
+    place: int = 0
+
+
+Give = Callable[[Sequence[Row]], Mapping[str, int]]  # writes answers; where the output stands then
+
+
 class Job:
     """The streams of one run and how far its input was read."""
 
     def __init__(self, model: Model, source: Source, windowing: str, meaning: Meaning, skip: bool) -> None:
         self.model, self.source, self.meaning, self.skip = model, source, meaning, skip
-        self._first = model.stream(windowing)
-        self.windowing: Windowing = self._first.windowing
-        if isinstance(self.windowing, Session) and meaning.time is None:
-            raise InputError(f"--windowing {self.windowing}: expected a column of times too; name it with --time")
+        if windowing.strip() != "auto" and isinstance(parse(windowing), Session) and meaning.time is None:
+            raise InputError(f"--windowing {windowing}: expected a column of times too; name it with --time")
+        self._windowing = windowing
         self.features = names_of("--features", meaning.features, model.n_features)
-        self.streams: dict[str, Stream] = {}
-        self.records = self.skipped = 0
+        self.columns = columns_of(model)
+        self.skipped = 0
+        self._read = 0
+        self._records = source.records
         self._columns_known = False
-        self._before: tuple[str, StreamState | None] | None = None
-        self.columns = _columns(model)
-        self.newest: tuple[float, int | None, bool, bool] = (0.0, 0, False, False)
+        self._input: Path | None = None
+        self._consumed: position.Consumed | None = None
+        self._about: dict[str, int] = {}
+        self._durable = False
 
-    def resume(self, state: Path, input: Path | None) -> Before:
-        """Take up the saved streams; skip the part of the input that they have seen."""
-        states, saved = snapshot.load_streams(state, self.model, self.windowing)
-        for key, value in states.items():
-            self._stream(key).restore(value)
+    def look(self) -> None:
+        """Read ahead to the first record: a wrong option is refused before anything is written."""
+        first = next(self._records, None)
+        if first is None:
+            return
+        if first.error is None:
+            self._check_columns(first.fields)
+        self._records = chain([first], self._records)
+
+    def open(self, state: str | None, durability: Durability | None) -> Engine:
+        """The engine of the streams, in the store `state`. Raises StateError for another model's or windowing's."""
+        self._durable = state is not None
+        try:
+            self.engine = Engine(self.model, self._windowing, store=state, durability=durability)
+        except StateError as e:
+            raise StateError(f"--state {'' if state is None else shown(state)}: {e}") from e
+        return self.engine
+
+    def resume(self, state: str, input: Path | None) -> Before | None:
+        """Skip the part of the input, a file or None, that the streams in the store have seen."""
+        self._input, self._about = input, position.of_options(asdict(self.meaning))
+        self._consumed = None if input is None else position.Consumed(input)
+        if not self.engine.label:
+            return None
+        state = shown(state)
+        saved = position.of_label(self.engine.label, state)
         same = input is not None and position.is_of(saved, input)
-        if same:
+        if same and self._consumed is not None:
             position.check_options(saved, asdict(self.meaning), state)
-            for self.records in range(1, saved["records"] + 1):
-                if next(self.source.records, None) is None:
-                    raise StateError(f"{state}: expected {saved['records']} records in {input}, got {self.records - 1}")
+            self._consumed.go_on(saved, state)
+            self._read = self._pass_over(saved["records"])
+            if self._read < saved["records"]:
+                raise StateError(f"{state}: expected {saved['records']} records in {input}, got {self._read}")
         elif input is not None:
+            position.check_path(saved, input, state)
             print(f"stepstream: {state} is of another input: its streams go on with {input}", file=sys.stderr)
         return Before(saved, state, same)
 
-    def save(self, state: Path, input: Path | None, written: Mapping[str, int]) -> None:
-        """The states and the position; written: that of the output."""
-        counts = {"records": self.records, **position.of_input(input), **position.of_options(asdict(self.meaning))}
-        states = {key: stream.snapshot() for key, stream in self.streams.items()}
-        snapshot.save_streams(state, self.model, self.windowing, states, {**counts, **written})
+    def _pass_over(self, n: int) -> int:
+        """The first n records; how many of them there are."""
+        records, passing = self._records, self.source.passing
+        done = sum(1 for _ in islice(records, n if passing is None else min(n, 1)))  # with the header
+        if passing is None or done < 1:
+            return done
+        passing.left = n - 1
+        self._records = chain(list(islice(records, 1)), records)
+        return n - passing.left
 
-    def answers(self) -> Iterator[dict[str, Any]]:
-        """The output row of each record that could be used."""
-        for record in self.source.records:
-            if record.error is None and not self._columns_known:
-                self._check_columns(record.fields)  # not a matter of one bad record
-            try:
-                row = self._answer(record)
-            except InputError as e:
-                message = f"{self.source.name}, line {record.line}: {e}"
-                if not self.skip:
-                    raise InputError(message) from e
-                print(f"stepstream: skipped {message}", file=sys.stderr)
-                self.skipped += 1
-                self.records += 1
-                continue
-            self.records += 1
-            yield row
+    def batches(self) -> Iterator[Batch]:
+        """What is there of the records, up to BATCH of them, without waiting for more."""
+        # a record that was looked at already is counted with the next
+        batch = Batch(read=self._read, place=0 if self._consumed is None else self._consumed.size)
+        try:
+            for record in self._records:
+                if record.error is None and not self._columns_known:
+                    self._check_columns(record.fields)  # not a matter of one bad record
+                try:
+                    batch.samples.append(self._sample(record, batch.read + 1, batch.place))
+                except InputError as e:
+                    message = f"{self.source.name}, line {record.line}: {e}"
+                    if not self.skip:
+                        raise InputError(message) from e
+                    batch.bad[batch.read + 1] = message
+                batch.read += 1
+                batch.place = self.source.consumed()
+                if len(batch.samples) + len(batch.bad) >= BATCH or not self.source.more():
+                    yield batch
+                    batch = Batch(read=batch.read, place=batch.place)
+        except InputError:
+            yield batch  # what came before it has its answers
+            raise
+        if batch.samples or batch.bad:
+            yield batch
 
-    def take_back(self) -> None:
-        """Undo the newest answer, which could not be written."""
-        if self._before is None:
+    def begin(self, give: Give) -> None:
+        """Let the store know the input and the output before the first answer goes there."""
+        if self._durable and self._consumed is not None:
+            self.step(Batch(read=self._read, place=self._consumed.size), give)
+
+    def step(self, batch: Batch, give: Give) -> None:
+        """Answer a batch. What `give` could not write is not kept. Raises InputError at a bad record."""
+        self._step(batch.samples, batch, batch.read, batch.place, give)
+
+    def _step(self, samples: Sequence[Sample], batch: Batch, read: int, place: int, give: Give) -> None:
+        """These of the batch, up to the record of number `read`, which ends at `place`."""
+        x = np.array([s.x for s in samples], np.float32).reshape(-1, self.model.n_features)
+        answered = partial(self._answered, samples, batch, read, place, give)
+        try:
+            answers = self.engine.step_many(
+                [s.key for s in samples],
+                x,
+                time=None if self.meaning.time is None else np.array([s.time for s in samples], np.float64),
+                end=None if self.meaning.end is None else np.array([s.end for s in samples], bool),
+                on_bad="skip" if self.skip else "raise",
+                label=answered if self._durable else None,
+            )
+        except InputError as e:
+            if self.engine.broken:  # the answers could not be written
+                raise
+            if len(samples) == 1:
+                raise InputError(f"{self.source.name}, line {samples[0].line}: {e}") from e
+            half = len(samples) // 2  # nothing has changed: look for it
+            self._step(samples[:half], batch, samples[half].number - 1, samples[half].place, give)
+            self._step(samples[half:], batch, read, place, give)
             return
-        key, state = self._before
-        if state is None:
-            del self.streams[key]
-        else:
-            self.streams[key].restore(state)
-        self.records -= 1
-        self._before = None
+        if not self._durable:
+            answered(answers)
 
-    def _stream(self, key: str) -> Stream:
-        if key not in self.streams:
-            self.streams[key] = self._first.fork()  # keeps "auto" and its one warning
-        return self.streams[key]
+    def _answered(
+        self, samples: Sequence[Sample], batch: Batch, read: int, place: int, give: Give, answers: Results
+    ) -> bytes:
+        """Write the answers; the label that goes with them."""
+        for i, reason in answers.reasons.items():
+            batch.bad[samples[i].number] = f"{self.source.name}, line {samples[i].line}: {reason}"
+        for number in sorted(number for number in batch.bad if number <= read):
+            print(f"stepstream: skipped {batch.bad.pop(number)}", file=sys.stderr)
+            self.skipped += 1
+        written = give(_rows(samples, answers))
+        if not self._durable:
+            return b""
+        if self._about.get("head", 0) < position.HEAD_BYTES:  # it may have grown
+            self._about |= position.of_input(self._input)
+        consumed = {} if self._consumed is None else self._consumed.to(place)
+        return position.to_label({"records": read, **self._about, **consumed, **written})
 
-    def _answer(self, record: Record) -> dict[str, Any]:
+    def _sample(self, record: Record, number: int, place: int) -> Sample:
         if record.error is not None:
             raise InputError(record.error)
         fields, meaning = record.fields, self.meaning
         key = "" if meaning.key is None else values.key(values.field(fields, meaning.key), meaning.key)
-        written = "" if meaning.time is None else values.field(fields, meaning.time)
-        time = None if meaning.time is None else values.seconds(written)
-        ended = meaning.end is not None and values.flag(values.field(fields, meaning.end), meaning.end)
-        sample = [values.number(values.field(fields, name), name) for name in self._feature_columns(fields)]
-        before = self.streams[key].snapshot() if key in self.streams else None
-        stream = self._stream(key)
-        answer = stream.step(sample, time=time)
-        self._before = key, before
-        parts = list(answer.values()) if isinstance(answer, dict) else [answer]
-        numbers = np.concatenate([np.atleast_1d(np.float32(p)) for p in parts])
-        self.newest = (float(numbers[0]), stream.age, stream.complete, stream.beyond_training_length)
+        written, time = "", 0.0
+        if meaning.time is not None:
+            written = values.field(fields, meaning.time)
+            time = values.seconds(written)
+        end = meaning.end is not None and values.flag(values.field(fields, meaning.end), meaning.end)
+        x = [values.number(values.field(fields, name), name) for name in self._feature_columns(fields)]
         when = written.isoformat() if isinstance(written, datetime) else str(written)
-        row = [key, when, stream.age, *numbers, stream.complete, stream.beyond_training_length]
-        if ended:
-            stream.reset()
-        return dict(zip(self.columns, row, strict=True))
+        return Sample(number, place, record.line, key, when, x, time, end)
 
     def _check_columns(self, fields: Mapping[str, Any]) -> None:
         """A column that the first record has not is a wrong option, and skipping would skip everything."""
         try:
-            for name in (self.meaning.key, self.meaning.time, self.meaning.end, *self._feature_columns(fields)):
+            for name in (self.meaning.key, self.meaning.time, self.meaning.end):
                 if name is not None:
                     values.field(fields, name)
+            for name in self._feature_columns(fields):  # which are the others, where nothing names them
+                values.field(fields, name)
         except InputError as e:
             raise InputError(f"{self.source.name}: {e}") from e
         self._columns_known = True
@@ -150,7 +252,23 @@ class Job:
         return self.features
 
 
-def _columns(model: Model) -> list[str]:
+def _rows(samples: Sequence[Sample], answers: Results) -> list[Row]:
+    """The answers in the order of `columns_of`."""
+    rows = zip(
+        [s.key for s in samples],
+        [s.when for s in samples],
+        [None if age < 0 else age for age in answers.age.tolist()],
+        *map(list, answers.values.T),
+        answers.complete.tolist(),
+        answers.beyond_training_length.tolist(),
+        strict=True,
+    )
+    if answers.reasons:
+        return [row for row, good in zip(rows, answers.accepted.tolist(), strict=True) if good]
+    return list(rows)
+
+
+def columns_of(model: Model) -> list[str]:
     """The columns of an answer, each with a name of its own."""
     first, last = ["key", "time", "age"], ["complete", "beyond_training_length"]
     taken = {*first, *last}

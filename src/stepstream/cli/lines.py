@@ -45,36 +45,63 @@ def file_lines(raw: Any, compressed: bool, name: str, whole: bool) -> Iterator[b
         raw.close()
 
 
-def pipe_lines(descriptor: int, name: str, stopped: Callable[[], bool]) -> Iterator[bytes]:
+class PipeLines:
     """Lines as they arrive. A signal must lose none, so it only raises a flag, which is looked at in pauses and when
     all lines in hand have been given. `select` on a pipe is POSIX; Windows has it for sockets alone.
+
+    more: whether there is a record in hand behind the line that was given last.
     """
-    pending = b""
-    while not stopped():
-        try:
-            if not select.select([descriptor], [], [], POLL_SECONDS)[0]:
-                continue
-            data = os.read(descriptor, 65536)
-        except OSError as e:
-            raise InputError(f"cannot be read: {e.strerror}") from e
-        *lines, pending = (pending + data).split(b"\n")
-        for line in lines:
-            yield line + b"\n"
-        if not data or len(pending) > MAX_LINE_BYTES:
-            if pending:
-                yield pending
-            return
-    if pending:
-        print(f"stepstream: {name}: stopped within a line: {len(pending)} bytes of it are dropped", file=sys.stderr)
+
+    def __init__(self, descriptor: int, name: str, stopped: Callable[[], bool]) -> None:
+        self._descriptor, self._name, self._stopped = descriptor, name, stopped
+        self.more = False
+
+    def __iter__(self) -> Iterator[bytes]:
+        pending = b""
+        while not self._stopped():
+            try:
+                if not select.select([self._descriptor], [], [], POLL_SECONDS)[0]:
+                    continue
+                data = os.read(self._descriptor, 65536)
+            except OSError as e:
+                raise InputError(f"cannot be read: {e.strerror}") from e
+            *lines, pending = (pending + data).split(b"\n")
+            last = max((i for i, line in enumerate(lines) if not _blank(line)), default=-1)
+            for i, line in enumerate(lines):
+                self.more = i < last
+                yield line + b"\n"
+            if not data or len(pending) > MAX_LINE_BYTES:
+                if pending:
+                    yield pending
+                return
+        if pending:
+            print(
+                f"stepstream: {self._name}: stopped within a line: {len(pending)} bytes of it are dropped",
+                file=sys.stderr,
+            )
 
 
-def text_lines(lines: Iterator[bytes]) -> Iterator[Line]:
+def _blank(line: bytes) -> bool:
+    """Whether it is no record."""
+    return not line.strip(b" \r\n")
+
+
+class Passing:
+    """How many lines that are not blank are passed over next, without a look at what they say."""
+
+    left = 0
+
+
+def text_lines(lines: Iterator[bytes], passing: Passing) -> Iterator[Line]:
     """UTF-8 without blank lines. Strictly: replacing what cannot be decoded would make one key of two."""
     for number, line in enumerate(lines, 1):
         if len(line) > MAX_LINE_BYTES:
             raise InputError(f"line {number} is longer than {MAX_LINE_BYTES} bytes")
         content = line.removeprefix(BOM) if number == 1 else line
-        if not content.strip(b" \r\n"):
+        if _blank(content):
+            continue
+        if passing.left:
+            passing.left -= 1
             continue
         try:
             yield Line(number, content.decode())

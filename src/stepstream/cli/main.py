@@ -7,11 +7,11 @@ import sys
 import warnings
 from typing import Any
 
-from stepstream.cli import bench, check, demo, run, state, verify
+from stepstream.cli import bench, check, demo, run, state, state_migrate, state_store, verify
 from stepstream.cli.app import app
 from stepstream.errors import InputError, StepstreamError
 
-COMMANDS = (bench, check, demo, run, state, verify)  # importing a command adds it
+COMMANDS = (bench, check, demo, run, state, state_migrate, state_store, verify)  # importing a command adds it
 
 
 def main() -> None:

@@ -10,17 +10,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from stepstream.cli.lines import Line, file_lines, pipe_lines, text_lines
+from stepstream.cli.lines import Line, Passing, PipeLines, file_lines, text_lines
 from stepstream.errors import InputError
 
 GZIP_MAGIC = b"\x1f\x8b"  # RFC 1952
 PARQUET_MAGIC = b"PAR1"
+MAX_CELL = csv.field_size_limit()  # characters that `csv` takes
 
 
-@dataclass(frozen=True)
-class Record:
+class Record(NamedTuple):
     """One record: `line` counts from 1 in the file; `error` says why there are no fields."""
 
     line: int
@@ -30,12 +30,17 @@ class Record:
 
 @dataclass(frozen=True)
 class Source:
-    """records: lazily read. size: bytes of a file, which can be read again; None for a pipe. consumed: of these."""
+    """records: lazily read. size: bytes of a file, which can be read again; None for a pipe. consumed: of these, by the
+    records that were given; of a compressed file, perhaps some behind them too.
+    more: whether, after a record, another is there without waiting. passing: what passes over records behind the first.
+    """
 
     name: str
     records: Iterator[Record]
     size: int | None = None
     consumed: Callable[[], int] = int
+    more: Callable[[], bool] = lambda: True
+    passing: Passing | None = None
 
 
 def open_rows(
@@ -79,13 +84,15 @@ def _open(path: Path | None, delimiter: str, header: bool, stopped: Callable[[],
     if kind[0] == ".tsv" and delimiter == ",":
         delimiter = "\t"
     is_json = kind[0] in {".jsonl", ".ndjson", ".json"}
-    records = _parse(lines, is_json, delimiter, header)
-    return Source(str(path), records, size, lambda: size if raw.closed else raw.tell())
+    passing = Passing()
+    records = _parse(lines, is_json, delimiter, header, passing)
+    return Source(str(path), records, size, lambda: size if raw.closed else raw.tell(), passing=passing)
 
 
 def _pipe(name: str, descriptor: int, delimiter: str, header: bool, stopped: Callable[[], bool]) -> Source:
-    lines = pipe_lines(descriptor, name, stopped)
-    return Source(name, _parse(_uncompressed(lines), None, delimiter, header))
+    lines = PipeLines(descriptor, name, stopped)
+    records = _parse(_uncompressed(iter(lines)), None, delimiter, header, Passing())
+    return Source(name, records, more=lambda: lines.more)
 
 
 def _uncompressed(lines: Iterator[bytes]) -> Iterator[bytes]:
@@ -99,8 +106,10 @@ def _uncompressed(lines: Iterator[bytes]) -> Iterator[bytes]:
     yield from chain([first] if first else [], lines)
 
 
-def _parse(lines: Iterator[bytes], is_json: bool | None, delimiter: str, header: bool) -> Iterator[Record]:
-    text = text_lines(lines)
+def _parse(
+    lines: Iterator[bytes], is_json: bool | None, delimiter: str, header: bool, passing: Passing
+) -> Iterator[Record]:
+    text = text_lines(lines, passing)
     first = next(text, None)
     if first is None:
         return
@@ -150,8 +159,11 @@ def _csv(lines: Iterator[Line], delimiter: str, header: bool) -> Iterator[Record
 def _cells(line: Line, delimiter: str) -> tuple[list[str], str | None]:
     if line.error is not None:
         return [], line.error
+    text = line.text.rstrip("\r\n")
+    if '"' not in text and "\r" not in text and len(text) <= MAX_CELL and delimiter not in '"\r\n':
+        return text.split(delimiter), None  # the same in half the time
     try:
-        cells = next(csv.reader([line.text.rstrip("\r\n") + "\n"], delimiter=delimiter))
+        cells = next(csv.reader([text + "\n"], delimiter=delimiter))
     except csv.Error as e:
         return [], f"not readable as CSV: {e}"
     if cells[-1].endswith("\n"):  # the line's end is within quotes
@@ -183,13 +195,14 @@ def _parquet(path: Path, size: int) -> Source:
         import pyarrow.parquet as pq
     except ImportError as e:
         raise InputError(f"{path}: Parquet needs pyarrow: pip install 'stepstream[parquet]'") from e
-    done = total = 0
+    done = total = footer = 0  # the footer, at the end, is another when the file has grown
 
     def records() -> Iterator[Record]:
-        nonlocal done, total
+        nonlocal done, total, footer
         try:
             with pq.ParquetFile(path) as file:
                 total = file.metadata.num_rows
+                footer = file.metadata.serialized_size + len(PARQUET_MAGIC) + 4
                 names = file.schema_arrow.names
                 if len(set(names)) != len(names):
                     raise InputError(f"expected different column names, got {names}")
@@ -202,7 +215,7 @@ def _parquet(path: Path, size: int) -> Source:
         except (pyarrow.ArrowException, OSError) as e:
             raise InputError(f"not a readable Parquet file: {e}") from e
 
-    return Source(str(path), records(), size, lambda: size * done // max(1, total))
+    return Source(str(path), records(), size, lambda: (size - footer) * done // max(1, total))
 
 
 def _plain_rows(table: Any) -> Iterator[tuple[dict[str, Any], str | None]]:

@@ -5,17 +5,16 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from time import monotonic
 from types import FrameType
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from stepstream.cli import position, sink
+from stepstream.cli import files, position, sink
 from stepstream.cli.app import app
 from stepstream.cli.job import Job, Meaning
 from stepstream.cli.options import (
@@ -27,8 +26,11 @@ from stepstream.cli.options import (
     load_model,
 )
 from stepstream.cli.rows import open_rows
+from stepstream.cli.sink import Row
 from stepstream.cli.watch import Watch, progress
 from stepstream.errors import InputError
+from stepstream.stores.opening import is_address
+from stepstream.stores.sqlite import DURABILITIES, Durability
 
 
 @app.command()
@@ -47,7 +49,17 @@ def run(
         str | None, typer.Option(help="Column that is true on a stream's last record: reset after it.")
     ] = None,
     windowing: Annotated[str, typer.Option(help="auto, carry, tumbling(n), sliding(n) or session(gap).")] = "auto",
-    state: Annotated[Path | None, typer.Option(help="State file: go on from it, and save to it.")] = None,
+    state: Annotated[
+        str | None,
+        typer.Option(help="Store of the streams: go on from it, and keep them in it. A path, or redis://..."),
+    ] = None,
+    durability: Annotated[
+        str | None,
+        typer.Option(
+            help="Of --state. sync: an answer means it is on the disk; interval: within a second; none: some time, and "
+            "where the machine stops before, the next run may refuse --out."
+        ),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Write to this file instead of standard output.")] = None,
     on_bad: Annotated[str, typer.Option(help="stop or skip at a record that cannot be used.")] = "stop",
     delimiter: Annotated[str, typer.Option(help="CSV delimiter.")] = ",",
@@ -57,58 +69,66 @@ def run(
     architecture: ArchitectureOption = None,
     watch: Annotated[bool, typer.Option("--watch", help="Show the streams live, on standard error.")] = False,
     as_json: JsonOption = False,
-    save_every: Annotated[float, typer.Option(min=0, help="Seconds between two savings of the state.")] = 5.0,
 ) -> None:
-    """Give the model's answer after every record; Ctrl-C and SIGTERM save the state."""
+    """Give the model's answer after every record; Ctrl-C, SIGTERM and a crash lose none with --state."""
     if on_bad not in {"stop", "skip"}:
         raise InputError(f"--on-bad: expected stop or skip, got {on_bad!r}")
     delimiter = "\t" if delimiter == r"\t" else delimiter
     if len(delimiter) != 1:
         raise InputError(f"--delimiter: expected one character, got {delimiter!r}")
+    kept = _durability(durability, state)
+    path = None if state is None or is_address(state) else Path(state)
     read = {"MODEL": model, "INPUT": input, "--scale": scale, "--architecture": architecture}
-    _different_files({**read, "--state": state, "--out": out})
+    files.different({**read, "--state": path, "--out": out})
     loaded = load_model(model, training_length, scale, architecture)
-    if state is not None:
-        position.check_state(state)
+    if path is not None:
+        position.check_state(path)
     stop = _Stop()
     source = open_rows(input, delimiter, header, stopped=lambda: stop.code is not None, whole_lines=state is not None)
     again = input if source.size is not None else None  # a file can be read again, a pipe cannot
     job = Job(loaded, source, windowing, Meaning(features, key, time, end, header), on_bad == "skip")
-    before = job.resume(state, again) if state is not None and state.exists() else None
+    new = state is None or (path is not None and not path.exists())
+    if new and again is not None:
+        job.look()
     view = Watch(Console(stderr=True), source.name) if watch else None
     quiet = view is not None and out is None and sys.stdout.isatty()
     columns = [] if quiet else job.columns
-    with stop.listening(), sink.opened(out, before, as_json, columns) as answers, progress(source, view) as advance:
-        saved = monotonic()
-        try:
-            for answer in job.answers():
+    with job.open(state, kept):
+        before = None if state is None else job.resume(state, again)
+        if not new and again is not None:
+            job.look()  # behind the options of the run before, which say more
+        with stop.listening(), sink.opened(out, before, as_json, columns) as answers, progress(source, view) as advance:
+
+            def give(rows: Sequence[Row]) -> Mapping[str, int]:
                 if not quiet:
-                    answers.write(answer)
+                    answers.write(rows)
                 if view is not None:
-                    view.add(answer["key"] or "stream", *job.newest)
-                if state is not None and monotonic() - saved >= save_every:
-                    job.save(state, again, answers.position())
-                    saved = monotonic()
-                advance()
-                if stop.code is not None and again is not None:
-                    break  # a pipe ends by itself, after the lines in hand
-        finally:
-            if answers.failed and not answers.is_file:
-                job.take_back()  # each line to a pipe goes out at once, so this is the only one that did not
-            # of a file nobody knows how much was written; the next run goes on from the state saved before
-            if state is not None and not (answers.failed and answers.is_file):
-                job.save(state, again, answers.position())
-            if job.skipped:
-                print(f"stepstream: {job.skipped} records skipped", file=sys.stderr)
+                    for key, _, age, first, *_, complete, beyond in rows:
+                        view.add(key or "stream", float(first), age, complete, beyond)
+                return answers.position(on_disk=kept != "none") if state is not None else {}
+
+            try:
+                job.begin(give)
+                for batch in job.batches():
+                    job.step(batch, give)
+                    advance()
+                    if stop.code is not None and again is not None:
+                        break  # a pipe ends by itself, after the lines in hand
+            finally:
+                if job.skipped:
+                    print(f"stepstream: {job.skipped} records skipped", file=sys.stderr)
     raise typer.Exit(stop.code or 0)
 
 
-def _different_files(paths: Mapping[str, Path | None]) -> None:
-    """No file is read and written in one run, nor written twice."""
-    seen: dict[Path, str] = {}
-    for name, path in paths.items():
-        if path is not None and (other := seen.setdefault(path.resolve(), name)) != name:
-            raise InputError(f"{name}: expected another file than that of {other}, got {path} for both")
+def _durability(given: str | None, state: str | None) -> Durability | None:
+    if given is None:
+        return None
+    if state is None:
+        raise InputError(f"--durability {given}: expected --state too, got none; without it nothing is kept")
+    for known in DURABILITIES:
+        if given == known:
+            return known
+    raise InputError(f"--durability: expected {', '.join(DURABILITIES)}, got {given!r}")
 
 
 class _Stop:

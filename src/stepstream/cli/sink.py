@@ -8,7 +8,7 @@ import json
 import os
 import stat
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,59 +25,59 @@ class Before:
     """What the run before left: its counts, the state file they are from, and whether its input goes on."""
 
     counts: Counts
-    state: Path
+    state: str
     same_input: bool
 
 
+Row = tuple[Any, ...]  # of an answer, in the order of its columns: the two at the end are true or false
+
+
 class Sink:
-    """Rows to a file or a pipe, one line each. failed: whether one could not be written."""
+    """Rows to a file or a pipe, one line each, which all go out at once. failed: whether they could not be written."""
 
     def __init__(self, file: IO[bytes], name: str, columns: Sequence[str], as_json: bool, kept: int = 0) -> None:
         """kept: bytes of a file that stay; it stands right after them."""
-        self._file, self._name, self._json = file, name, as_json
+        self._file, self._name, self._json, self._columns = file, name, as_json, columns
         self.is_file = file is not sys.stdout.buffer and stat.S_ISREG(os.fstat(file.fileno()).st_mode)
         self._written, self._head, self._tail = kept, b"", b""
         self.failed = False
         if kept:
             self._head, self._tail = _ends(file, kept)
         if columns and not as_json and not kept:
-            self._line(columns)
+            self._lines([columns])
 
-    def write(self, row: Mapping[str, Any]) -> None:
-        if self._json:
-            self._bytes(json.dumps({k: _plain(v) for k, v in row.items()}, allow_nan=False) + "\n")
-        else:
-            self._line([_text(v) for v in row.values()])
+    def write(self, rows: Sequence[Row]) -> None:
+        """Written and flushed, all or an error."""
+        if not self._json:
+            self._lines([(*row[:-2], _FLAGS[row[-2]], _FLAGS[row[-1]]) for row in rows])
+            return
+        objects = [{k: _plain(v) for k, v in zip(self._columns, row, strict=True)} for row in rows]
+        self._bytes("".join(f"{json.dumps(o, allow_nan=False)}\n" for o in objects))
 
-    def position(self) -> dict[str, int]:
-        """How much of a file is written, which is on the disk now, and what tells it from others."""
+    def position(self, on_disk: bool) -> dict[str, int]:
+        """How much of a file is written, which is on the disk then, and what tells it from others."""
         if not self.is_file:
             return {}
-        self._flush(to_disk=True)
+        if on_disk:
+            with self._noticing():
+                os.fsync(self._file.fileno())
         ends = {"out_head": digest(self._head), "out_tail": digest(self._tail)}
         return {"out": self._written, **ends, "out_json": int(self._json)}
 
-    def _line(self, cells: Sequence[str]) -> None:
+    def _lines(self, rows: Sequence[Sequence[Any]]) -> None:
         buffer = io.StringIO()
-        csv.writer(buffer, lineterminator="\n").writerow(cells)
+        csv.writer(buffer, lineterminator="\n").writerows(rows)  # a float32 prints as its shortest exact form
         self._bytes(buffer.getvalue())
 
     def _bytes(self, text: str) -> None:
         data = text.encode()
         with self._noticing():
             self._file.write(data)
+            self._file.flush()
         self._written += len(data)
         if len(self._head) < HEAD_BYTES:
             self._head = (self._head + data)[:HEAD_BYTES]
         self._tail = (self._tail + data)[-HEAD_BYTES:]
-        if not self.is_file:
-            self._flush()
-
-    def _flush(self, to_disk: bool = False) -> None:
-        with self._noticing():
-            self._file.flush()
-            if to_disk:
-                os.fsync(self._file.fileno())
 
     @contextmanager
     def _noticing(self) -> Iterator[None]:
@@ -109,7 +109,7 @@ def opened(out: Path | None, before: Before | None, as_json: bool, columns: Sequ
             file.truncate(kept)
         sink = Sink(file, str(out), columns, as_json, kept)
         yield sink
-        sink.position()
+        sink.position(on_disk=True)
     finally:
         with suppress(OSError) if sink and sink.failed else nullcontext():  # said already
             file.close()
@@ -162,7 +162,4 @@ def _plain(value: Any) -> Any:
     return float(str(value)) if isinstance(value, np.float32) else value
 
 
-def _text(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return "" if value is None else str(value)  # a float32 prints as its shortest exact form
+_FLAGS = {True: "true", False: "false"}

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from stepstream.errors import InputError
+from stepstream.limits import MAX_KEY_BYTES
 
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 MAX_SECONDS = 1e11  # the year 5138; in milliseconds it is March 1973
@@ -45,6 +46,8 @@ def flag(value: Any, name: str) -> bool:
 
 def key(value: Any, name: str) -> str:
     """A stream's key as text, as it is saved and printed, so that 1, 1.0 and "1" are one stream; raises InputError."""
+    if type(value) is str and value.isascii() and 0 < len(value) <= MAX_KEY_BYTES and "\0" not in value:
+        return value  # nearly all
     if isinstance(value, bytes):
         try:
             value = value.decode()
@@ -59,9 +62,11 @@ def key(value: Any, name: str) -> str:
     ):
         raise InputError(f"expected a key in {name!r}, a text or a number, got {'none' if value is None else value}")
     text = str(value)
-    # HDF5 ends a text at NUL, and a lone half of a surrogate pair has no UTF-8
+    # many tools end a text at NUL, and a lone half of a surrogate pair has no UTF-8
     if not text or "\0" in text or any("\ud800" <= c <= "\udfff" for c in text):
         raise InputError(f"expected a key in {name!r}, a text that can be saved, got {text!r}")
+    if len(text) > MAX_KEY_BYTES or len(text.encode()) > MAX_KEY_BYTES:
+        raise InputError(f"expected a key in {name!r} of at most {MAX_KEY_BYTES} bytes, got {text[:40]!r}...")
     return text
 
 
@@ -93,6 +98,7 @@ def seconds(value: Any) -> float:
 
 def _float(value: Any) -> float:
     """`float`, but "1_0" is no number outside a program."""
-    if isinstance(value, str | bytes) and "_" in str(value):
+    text = value if type(value) is str else str(value) if isinstance(value, bytes) else ""
+    if "_" in text:
         raise ValueError(value)
     return float(value)
