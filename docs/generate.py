@@ -29,7 +29,7 @@ def command_line() -> Iterator[str]:
     yield from ("# Command line", "", "<!-- written by docs/generate.py -->", "")
     yield from (
         "Data goes to standard output, all else to standard error. Exit status: 0 done, 1 the answer is no,",
-        "2 an error, 130 and 143 stopped by Ctrl-C and SIGTERM, with the state saved. `NO_COLOR` is honoured.",
+        "2 an error, 130 and 143 stopped by Ctrl-C and SIGTERM, with the state kept. `NO_COLOR` is honoured.",
         "",
     )
     yield RUNNING
@@ -41,14 +41,24 @@ RUNNING = """## Records, restarts and signals
 - A record is one line, in UTF-8; a quoted CSV cell cannot hold a line's end. Names are different, in a header as in a
   JSON object. A key is a text or a number and is kept as text: 1, 1.0 and "1" are one stream. A number as a time is
   always epoch seconds, so that a date needs its dashes.
+- Records that are there at once, up to 1,000, are a batch: answered, written and committed together. Where they come
+  one by one, each has its answer before the next is waited for.
+- `--state` names the store of an `Engine`: a SQLite file, or `redis://host/0?prefix=name`. A batch is committed with
+  the place in the input and in the output, after its answers are written, so that a run that was killed at any moment
+  goes on with the same bytes. With `--durability sync`, the default, and `interval` this holds when the machine fails,
+  too; `none` is for the death of the process alone: of a machine that fails the output may have less than the store
+  says, and the next run is refused. A store of another model or windowing is refused.
 - With `--state` a **file** is read from the record at which the run before stopped, with the same `--features`,
-  `--key`, `--time`, `--end` and header; a last line without its end is left for the next run. **Standard input and
-  named pipes** start anew: the streams go on, with the first record that arrives.
-- `--out` goes on where the run before stopped: over the same input answers after the saved state are cut off, because
+  `--key`, `--time`, `--end` and header; a last line without its end is left for the next run. It may grow meanwhile,
+  and a bad record at which a run stopped may be mended (not in a compressed file); a file whose records were edited
+  where they had been read is refused. A file of another name is read from its start, and the streams go on. **Standard
+  input and named pipes** start anew: the streams go on, with the first record that arrives.
+- `--out` goes on where the run before stopped: over the same input answers behind the last commit are cut off, because
   they come again; otherwise nothing is cut. A file that the run before did not write is refused.
-- Ctrl-C and SIGTERM end a file after the record in hand, and a pipe after all lines that have been read. A second one
-  ends the process at once, with the state as it was last saved. Where the reader of the answers leaves, the state is
-  saved as of the last answer that went out.
+- Ctrl-C and SIGTERM end a file after the batch in hand, and a pipe after all lines that have been read. A second one
+  ends the process at once, with the state of the last commit. Where the reader of the answers leaves, the batch that
+  it did not take whole is not kept.
+- A stream is over after a record with a true `--end`; its key's next record begins anew.
 - Files are read everywhere; waiting for lines of a pipe needs POSIX (Linux, macOS).
 """
 

@@ -87,6 +87,23 @@ def test_the_links_of(page):
             assert (page.parent / link).exists(), f"{page}: {link}"
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_the_tests_that_are_named_in(page):
+    sources = [path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py")]
+    known = set(re.findall(r"^ *def (test_\w+)\(", "\n".join(sources), re.MULTILINE))
+    named = re.findall(r"`(test_\w+)`", page.read_text(encoding="utf-8"))
+    assert not [name for name in named if name not in known]
+    assert len(named) > 20 or page.stem != "what-survives-what"
+
+
+def test_every_line_of_what_survives_what_names_its_test():
+    page = (ROOT / "docs" / "explanation" / "what-survives-what.md").read_text(encoding="utf-8")
+    lines = page.partition("## What happens")[2].partition("\n\nTo be")[0].strip().splitlines()[2:]
+    assert len(lines) > 15
+    for line in lines:
+        assert "`test_" in line, line
+
+
 def test_generated_pages_are_current():
     spec = importlib.util.spec_from_file_location("generate", ROOT / "docs" / "generate.py")
     generate = importlib.util.module_from_spec(spec)

@@ -11,13 +11,28 @@ from pathlib import Path
 import stepstream
 
 ROOT = Path(stepstream.__file__).parent
-HEAVY = ["keras", "tensorflow", "torch", "jax", "h5py", "pyfive", "pyarrow", "onnxruntime", "typer", "rich", "pandas"]
+HEAVY = [
+    "keras",
+    "tensorflow",
+    "torch",
+    "jax",
+    "h5py",
+    "pyfive",
+    "pyarrow",
+    "onnxruntime",
+    "redis",
+    "sqlite3",
+    "typer",
+    "rich",
+    "pandas",
+]
 # who may import what lies outside the standard library and NumPy
 OUTSIDE = {
     "h5py": {"stepstream.live"},  # writes
     "keras": {"stepstream.cli"},  # `verify` compares with it, where it is installed
     "pyarrow": {"stepstream.cli"},
     "pyfive": {"stepstream.formats"},  # reads
+    "redis": {"stepstream.stores"},
     "rich": {"stepstream.cli"},
     "typer": {"stepstream.cli"},
 }
@@ -26,9 +41,9 @@ OUTSIDE = {
 # from the ground up; rooms on one floor may see each other
 FLOORS = [
     {"errors", "limits", "version"},
-    {"arrays", "graph", "ops"},
+    {"arrays", "graph", "ops", "stores"},
     {"kernel"},
-    {"formats"},
+    {"formats", "stores"},
     {"live"},
     {"bench", "reference", "report", "testing"},
     {"model"},

@@ -23,6 +23,10 @@ EDITABLE = "import sys; sys.meta_path[:] = [f for f in sys.meta_path if 'stepstr
 GOLDEN = "tests/ops/test_golden.py"
 CONTRACT = "tests/ops/test_contract.py"
 STREAM = "tests/live/test_stream.py"
+ENGINE = "tests/live/test_engine.py"
+KEPT = "tests/live/test_engine_store.py"
+FAULTS = "tests/live/test_engine_faults.py"
+LABEL = "tests/live/test_engine_durability.py::test_an_empty_label_replaces_another"
 SNAPSHOT = "tests/live/test_snapshot.py"
 SLIDING = "tests/live/test_sliding.py"
 SAMPLE = "tests/live/test_sample.py"
@@ -35,6 +39,10 @@ RUN = "tests/cli/test_run.py"
 RESUME = "tests/cli/test_resume.py"
 ROWS = "tests/cli/test_rows.py"
 FILES = "tests/formats/test_keras_files.py"
+CONFORMANCE = "tests/stores/test_conformance.py"
+SQLITE = "tests/stores/test_sqlite_faults.py"
+REDIS = "tests/stores/test_redis_faults.py"
+STORES = "tests/stores/test_store_properties.py"
 
 # in files whose other tests take long
 BITS = f"{SLIDING}::test_both_ways_have_the_bits_of_the_whole_pass"
@@ -79,6 +87,24 @@ MUTATIONS = {
     "NaN accepted": ("live/sample.py", "if not np.isfinite(row).all():", "if False:", STREAM),
     "time may run backwards": ("live/stream.py", "time < state.time", "False", STREAM),
     "a wrong length accepted": ("live/sample.py", "if shape not in shapes and not any(", "if False and not any(", STREAM),
+    "a repeated number counts again": ("live/batch.py", "old = numbered & (seq <= last)", "old = numbered & (seq < last)", ENGINE),
+    "a bulk call that fails is half applied": ("live/batch.py", "table.state[touched], table.meta[touched] = before", "pass", ENGINE),
+    "a new stream stays although its only sample was bad": ("live/residents.py", "self.table.remove(self._created[(meta[\"samples\"] == 0) & ((meta[\"flags\"] & ENDED) == 0)])", "pass", ENGINE),
+    "a clock that jumps back ends a session": ("live/batch.py", "np.fmax(now, meta[\"time\"])", "now", ENGINE),
+    "an overflow where a window begins loses the old one": ("live/batch.py", "table.state[again[undone]] = old_rows[undone]", "pass", ENGINE),
+    "the journal is replayed upon what includes it": ("live/recovery.py", "(rows >= 0) & (included[rows] < number)", "rows >= 0", KEPT),
+    "a deleted stream comes back from the store": ("live/vault.py", "if d not in self._gone", "if True", KEPT),
+    "what was written is thought to be new": ("live/vault.py", "(meta[\"flags\"][rows] & CHANGED) != 0", "(meta[\"flags\"][rows] & CHANGED) == 0", KEPT),
+    "the warmest streams leave": ("live/residents.py", "np.argpartition(table.meta[\"used\"][free], count - 1)", "np.argpartition(-table.meta[\"used\"][free], count - 1)", KEPT),
+    "after a failed commit all goes on": ("live/vault.py", "self.broken = self.broken or f\"{error}\" or type(error).__name__", "pass", KEPT),
+    "an interrupted call goes on": ("live/engine.py", "if self._streams.changing and not isinstance(e, StepstreamError):", "if False:", f"{FAULTS}::test_interrupted_anywhere"),
+    "an empty label is none": ("live/vault.py", "if self.label is not None:", "if self.label:", LABEL),
+    "a damaged key keeps everybody out": ("live/vault.py", "with suppress(StoreError):", "if True:", f"{FAULTS}::test_a_flipped_byte_in_a_key_keeps_nobody_out"),
+    "a snapshot leaves out the first streams": ("live/engine.py", "for first in range(0, last, CHUNK):", "for first in range(CHUNK, last, CHUNK):", KEPT),
+    "a snapshot trims what came meanwhile": ("live/engine.py", "vault.trim(number)", "vault.trim(vault.number)", KEPT),
+    "a deletion is not replayed": ("live/recovery.py", "streams.do(operation, table.keys.find(operation.keys))", "pass", f"{FAULTS}::test_what_is_damaged_can_be_begun_anew"),
+    "another arithmetic replays": ("live/recovery.py", "if other and replays and not inexactly:", "if False:", KEPT),
+    "a callback that fails silences the others": ("live/engine.py", "told.callback(callback)", "callback()", f"{FAULTS}::test_a_callback_that_fails_takes_nothing_from_the_others"),
     "two threads at once": ("live/stream.py", "if not self._lock.acquire(blocking=False):", "if not self._lock.acquire(blocking=False) and False:", STREAM),
     "features by position instead of by name": ("live/sample.py", "[x[name] for name in names]", "list(x.values())", STREAM),
     # states
@@ -88,7 +114,7 @@ MUTATIONS = {
     "another model's state accepted": ("live/snapshot.py", "if theirs != ours:", 'if theirs != ours and key != "fingerprint":', SNAPSHOT),
     "another windowing's state accepted": ("live/snapshot.py", "if theirs != ours:", 'if theirs != ours and key != "windowing":', SNAPSHOT),
     "the old file overwritten in place": ("live/snapshot.py", 'with open(temporary, "xb") as f:', 'with open(target, "wb") as f:', SNAPSHOT),
-    "streams' states in another order": ("live/snapshot.py", "rows[:, columns] = file.array(name).reshape", "rows[:, columns] = file.array(name)[::-1].reshape", SNAPSHOT),
+    "a state's columns in another order": ("live/snapshot.py", "row[columns] = file.array(name).reshape(-1)", "row[columns] = file.array(name).reshape(-1)[::-1]", SNAPSHOT),
     "the recipe's layout for a ring": ("live/snapshot.py", "windowing.on(executor)[1] is executor", "True", SLIDING),
     "the recipe's layout for a layer that is called twice": ("live/snapshot.py", "len(indices) == len(stateful)", "True", SNAPSHOT),
     "the recipe's layout for a layer inside another model": ("live/snapshot.py", "n.layer_index >= 0", "True", SNAPSHOT),
@@ -124,15 +150,23 @@ MUTATIONS = {
     "a stateful reference not reset": ("reference.py", "        for layer in self._stateful:\n            layer.reset_states()", "        pass", REFERENCE),
     "a stateful reference that forgets taken as a proof": ("reference.py", "if len(ends) > 1 and all(", "if False and all(", REFERENCE),
     # the command line
-    "an input taken up one record too far": ("cli/job.py", 'range(1, saved["records"] + 1)', 'range(1, saved["records"] + 2)', RESUME),
+    "an input taken up one record too far": ("cli/job.py", "passing.left = n - 1", "passing.left = n", RESUME),
     "the output not cut back": ("cli/sink.py", "        if before.same_input:\n            return done", "", RESUME),
     "any output gone on with": ("cli/sink.py", 'if (digest(head), digest(tail)) != (', "if False and (", RESUME),
-    "the answer that found no reader saved": ("cli/run.py", "                job.take_back()", "                pass", RESUME),
+    "an answer that found no reader kept": ("cli/sink.py", "            self.failed = True\n            raise\n", "            self.failed = True\n", RESUME),
+    "the position of the batch before": ("cli/job.py", 'position.to_label({"records": read, ', 'position.to_label({"records": read - len(samples), ', RESUME),
+    "another input's position kept until its first answer": ("cli/run.py", "                job.begin(give)\n", "", RESUME),
+    "an input that was edited gone on with": ("cli/position.py", "        if not self.fits(saved):", "        if False:", f"{RESUME}::test_an_input_that_was_edited_where_it_was_read_is_refused"),
+    "a bad record counted as consumed": ("cli/job.py", "                batch.place = self.source.consumed()\n", "                batch.place = self.source.size or 0\n", f"{RESUME}::test_a_bad_record_can_be_mended"),
+    "a bad record's neighbours lost": ("cli/job.py", "self._step(samples[:half], batch, samples[half].number - 1, samples[half].place, give)", "pass", RUN),
+    "an answer that waits for the next record": ("cli/lines.py", "self.more = i < last", "self.more = i < len(lines) - 1", RUN),
+    "a stream that ends late": ("live/batch.py", "table.clear(rows[over], ENDED)", "pass", ENGINE),
+    "ends journalled behind all samples": ("live/residents.py", "turns = np.empty(len(rows), np.int64)\n    turns[by_row] = before - np.repeat(before[first], np.diff(first, append=len(rows)))", "turns = np.zeros(len(rows), np.int64)", "tests/live/test_engine_properties.py"),
     "lines in hand dropped at a signal": ("cli/run.py", "if stop.code is not None and again is not None:", "if stop.code is not None:", RESUME),
     "an unfinished last line consumed": ("cli/lines.py", 'if whole and not line.endswith(b"\\n")', "if False", RESUME),
-    "the end of a stream ignored": ("cli/job.py", "        if ended:\n            stream.reset()\n", "", RUN),
-    "every record its own stream": ("cli/job.py", "if key not in self.streams:", "if True:", RUN),
-    "skipped records count as samples": ("cli/job.py", "if not self.skip:", "if False:", RUN),
+    "the end of a stream ignored": ("cli/job.py", "None if self.meaning.end is None else np.array([s.end", "None if True else np.array([s.end", RUN),
+    "every record its own stream": ("cli/job.py", "[s.key for s in samples],\n                x,", "[f'{s.key}{s.number}' for s in samples],\n                x,", RUN),
+    "a bad record skipped unasked": ("cli/job.py", "if not self.skip:", "if False:", RUN),
     "what is no UTF-8 replaced": ("cli/lines.py", "content.decode()", 'content.decode("utf-8", "replace")', ROWS),
     "the kernel's gates exchanged": ("kernel/plan.py", "((gate, gate, act, gate))", "((gate, act, gate, gate))", ACTIVATIONS),
     "the kernel's sigmoids of x, not of half of it": ("kernel/plan.py", "[0.5, 0.5, 1, 0.5] if fused", "[1, 1, 1, 1] if fused", KERNEL),
@@ -141,6 +175,22 @@ MUTATIONS = {
     "the kernel leaves out what a state needs": ("kernel/plan.py", "needed |= set(node.inputs)", "needed |= set(node.inputs[1:])", KERNEL),
     "the short way forgets to restart": ("live/stream.py", "cut = windowing.n if isinstance(windowing, Tumbling) else 0", "cut = 0", KERNEL),
     "masked values accepted": ("arrays.py", "if refused := _refused(values):", "if refused := False:", ARRAYS),
+    # stores
+    "a commit that does not wait for the disk": ("stores/sqlite.py", 'to be written", full=self._full)', 'to be written", full=False)', SQLITE),
+    "an older record replaces a newer": ("stores/sqlite.py", "WHERE excluded.number >= records.number\nOR", "WHERE 1 OR", SQLITE),
+    "a damaged record seems newer": ("stores/sqlite.py", "OR NOT whole(records.key, records.number, records.checksum, records.record)", "", f"{FAULTS}::test_damage_under_a_stream_in_memory_is_written_over"),
+    "a broken store goes on": ("stores/sqlite.py", "            self._break(e if isinstance(e, StoreError)", "            (e if isinstance(e, StoreError)", SQLITE),
+    "a gap in the journal": ("stores/sqlite_tables.py", "number != due or ", "", SQLITE),
+    "trimmed entries come back": ("stores/sqlite.py", "                tables.write_trimmed(db, number)\n", "", SQLITE),
+    "numbers begin anew": ("stores/sqlite.py", "self._last = max(self._trimmed, ", "self._last = max(0, ", CONFORMANCE),
+    "a store for two engines": ("stores/sqlite_file.py", "fcntl.LOCK_EX", "fcntl.LOCK_SH", SQLITE),
+    "a claim left beside what is no store": ("stores/sqlite.py", "                claim.withdraw()\n", "", SQLITE),
+    "a log that grows for ever": ("stores/checkpoints.py", "self._stopped or self._behind >= LOG, self._interval", "self._stopped, self._interval", SQLITE),
+    "a checksum of the record alone": ("stores/checksum.py", "crc32(record, crc32(head))", "crc32(record)", STORES),
+    "an engine that comes too late": ("stores/redis.py", "if redis.call('GET', KEYS[1]) ~= ARGV[1] then", "if false then", REDIS),
+    "every error of the server is another engine": ("stores/redis.py", 'if said.startswith("FENCED"):', 'if "FENCED" in str(e):', REDIS),
+    "a server that may have forgotten": ("stores/redis.py", "elif run_id != self._run_id:", "elif False:", REDIS),
+    "a prefix that is a pattern": ("stores/redis.py", 'if c in b"*?[]\\\\^-" ', 'if c in b"" ', REDIS),
 }  # fmt: skip
 
 

@@ -129,9 +129,13 @@ class Graph:
 
     def fingerprint(self) -> str:
         """SHA-256 (hex) over architecture and weights; the same for the same computation, whatever it is called."""
+        return hashlib.sha256(json.dumps(self.nameless(), sort_keys=True).encode()).hexdigest()
+
+    def nameless(self) -> dict[str, Any]:
+        """As `to_json` says it, with numbers in place of the names of inputs and nodes."""
         renamed = {name: f"input{i}" for i, (name, _) in enumerate(self.inputs)}
         renamed |= {n.id: f"node{i}" for i, n in enumerate(self.nodes)}
-        data = json.loads(self.to_json())
+        data: dict[str, Any] = json.loads(self.to_json())
 
         def rename(ref: str) -> str:
             node, mark, slot = ref.rpartition("#") if ref not in renamed else (ref, "", "")
@@ -142,7 +146,7 @@ class Graph:
             node["id"] = rename(node["id"])
             node["inputs"] = [rename(i) for i in node["inputs"]]
         data["outputs"] = [rename(i) for _, i in data["outputs"]]
-        return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
+        return data
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Graph) and self.to_json() == other.to_json()
