@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import sys
 from importlib.resources import files
 from pathlib import Path
 
@@ -13,6 +14,11 @@ import stepstream
 
 if importlib.util.find_spec("stepstream.kernel._native") is None and os.environ.get("STEPSTREAM_REQUIRE_KERNEL") != "1":
     os.environ.setdefault("STEPSTREAM_ISA", "numpy")  # or every command would warn; tests/kernel looks at that
+
+if "--hypothesis-profile=noticing" in sys.argv:  # broken code must fail; the smallest way to see it is of no interest
+    from hypothesis import Phase, settings
+
+    settings.register_profile("noticing", phases=[Phase.explicit, Phase.generate])
 
 
 def pytest_collection_modifyitems(items):

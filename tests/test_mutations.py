@@ -3,6 +3,7 @@
 Each mutation is (file, text that occurs once in it, what it becomes, tests). A run with nothing changed must be green.
 """
 
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -213,6 +214,8 @@ def run_tests(folder, isa, *selection):
     where = "import stepstream, sys; sys.exit(not stepstream.__file__.startswith(sys.argv[1]))"
     subprocess.run([sys.executable, "-c", where, str(folder)], env=env, check=True)
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-m", "not slow", "-p", "no:xdist", *selection]
+    if importlib.util.find_spec("hypothesis"):
+        command.append("--hypothesis-profile=noticing")
     return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False)
 
 
