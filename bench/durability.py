@@ -41,7 +41,7 @@ class EveryRow(SqliteStore):
 
     def commit(self, entry: bytes, touched: Callable[[], Records], gone: Iterable[bytes]) -> int:
         self.put(0, touched())
-        self.delete(gone)
+        self.delete(0, gone)
         return super().commit(b"", lambda: (), ())  # waits for the disk
 
 

@@ -12,38 +12,16 @@ from functools import partial
 
 import numpy as np
 import pytest
-from engine_store import DictStore
+from engines import MODEL, SAMPLES, WINDOWINGS, DictStore, alone
 
-from make import EXAMPLES, explosive, model_of, question, recurrent, windowed
+from make import EXAMPLES, explosive, model_of, recurrent, windowed
 from stepstream import Engine, InputError, Result, StepstreamWarning, StoreError
 
-MODEL = question()
-SAMPLES = np.random.default_rng(3).normal(size=(60, 3)).astype(np.float32)
 EXPLOSIVE = explosive()
-WINDOWINGS = ["carry", "tumbling(7)", "sliding(7, by=states)", "sliding(7, by=recompute)", "session(10)"]
-
-
-class Clock:
-    def __init__(self, now=1000.0):
-        self.now = now
-
-    def __call__(self):
-        return self.now
-
-
-@pytest.fixture
-def clock():
-    return Clock()
 
 
 def engine(model=MODEL, windowing="carry", **options):
     return Engine(model, windowing, **options)
-
-
-def alone(samples, windowing="carry", model=MODEL, times=None):
-    stream = model.stream(windowing)
-    times = [None] * len(samples) if times is None else times
-    return [stream.step(x, time=t) for x, t in zip(samples, times, strict=True)]
 
 
 @pytest.mark.parametrize("windowing", WINDOWINGS)
@@ -434,7 +412,7 @@ def test_what_would_overflow_keeps_its_state(windowing):
     assert (e.export("a"), e.export("b")) == before
     r = e.step_many(["a", "b", "c", "b"], [SAMPLES[4], huge, huge, SAMPLES[5]], on_bad="skip")
     assert r.accepted.tolist() == [True, False, False, True]
-    assert r.values[3, 0] == alone(SAMPLES[[2, 3, 5]], windowing, EXPLOSIVE)[2]
+    assert r.values[3, 0] == alone(SAMPLES[[2, 3, 5]], windowing, model=EXPLOSIVE)[2]
     assert {s.key for s in e.streams()} == {"a", "b"}
 
 
@@ -444,7 +422,7 @@ def test_a_neighbour_that_overflows_makes_nobody_else_bad(windowing):
     e.step("a", SAMPLES[0], time=1)
     r = e.step_many(["b", "a"], [[3e38] * 3, SAMPLES[1]], time=[1, 2], on_bad="skip")
     assert r.accepted.tolist() == [False, True]
-    assert r.values[1, 0] == alone(SAMPLES[:2], windowing, EXPLOSIVE, [1, 2])[1]
+    assert r.values[1, 0] == alone(SAMPLES[:2], windowing, [1, 2], EXPLOSIVE)[1]
 
 
 def test_an_input_without_time_stays_the_same_between_resets():

@@ -5,21 +5,13 @@ import weakref
 
 import numpy as np
 import pytest
-from engine_store import until
+from engines import MODEL, SAMPLES, alone, until
 
-from make import question
 from stepstream import Engine, InputError, StateError, StepstreamWarning, StoreError
 from stepstream.stores.memory import MemoryStore
 from stores.conftest import places, redis_server  # noqa: F401
 
-MODEL = question()
-SAMPLES = np.random.default_rng(3).normal(size=(60, 3)).astype(np.float32)
 KINDS = ["memory", "sqlite-sync", "redis"]
-
-
-def alone(samples):
-    stream = MODEL.stream("carry")
-    return [stream.step(x) for x in samples]
 
 
 @pytest.fixture(params=KINDS)

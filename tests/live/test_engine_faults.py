@@ -15,32 +15,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from engine_store import DictStore
+from engines import MODEL, SAMPLES, Clock, DictStore, alone
 
-from make import EXAMPLES, dense, model_of, question, recurrent
+from make import EXAMPLES, dense, model_of, recurrent
 from stepstream import Engine, InputError, StepstreamWarning, StoreError
 from stepstream.kernel.executor import native
 from stores.conftest import failing_disk, small_disk  # noqa: F401
 from stores.damage import crashed, flip
 
-MODEL = question()
-SAMPLES = np.random.default_rng(3).normal(size=(60, 3)).astype(np.float32)
 BOTH = pytest.mark.parametrize("journalled", [True, False])
 HANG = 30  # seconds, for what would wait for ever
-
-
-class Clock:
-    def __init__(self, now=1000.0):
-        self.now = now
-
-    def __call__(self):
-        return self.now
-
-
-def alone(samples, windowing="carry", times=None):
-    stream = MODEL.stream(windowing)
-    times = [None] * len(samples) if times is None else times
-    return [stream.step(x, time=t) for x, t in zip(samples, times, strict=True)]
 
 
 def engine(path, **options):

@@ -2,20 +2,10 @@
 
 import asyncio
 
-import numpy as np
 import pytest
-from engine_store import DictStore
+from engines import MODEL, SAMPLES, DictStore, alone
 
-from make import question
 from stepstream import Engine, InputError, StoreError
-
-MODEL = question()
-SAMPLES = np.random.default_rng(3).normal(size=(60, 3)).astype(np.float32)
-
-
-def alone(samples):
-    stream = MODEL.stream("carry")
-    return [stream.step(x) for x in samples]
 
 
 def watched(engine):

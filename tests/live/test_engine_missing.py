@@ -2,19 +2,13 @@
 
 import numpy as np
 import pytest
-from engine_store import DictStore
+from engines import MODEL, DictStore, alone
 
-from make import explosive, question
+from make import explosive
 from stepstream import Engine, InputError
 from stepstream.live.records import kept
 
-MODEL = question()
 SAMPLES = np.random.default_rng(5).normal(size=(40, 3)).astype(np.float32)
-
-
-def alone(samples, windowing="carry", times=None):
-    stream = MODEL.stream(windowing)
-    return [stream.step(x, time=t) for x, t in zip(samples, times or [None] * len(samples), strict=True)]
 
 
 def engine(windowing="carry", **options):

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from engine_store import DictStore
+from engines import DictStore
 
 from make import dense, model_of, recurrent
 from stepstream import Engine, InputError

@@ -4,7 +4,7 @@ from copy import deepcopy
 
 import numpy as np
 import pytest
-from engine_store import DictStore
+from engines import Clock, DictStore
 
 from make import question
 from stepstream import Engine
@@ -230,13 +230,6 @@ def test_an_engine_opened_the_short_way_is_the_one_opened_the_long_way(windowing
         table = streams.table
         found.append({(type(k), k): (table.state[r].tobytes(), table.meta[r].tobytes()) for k, r in table.keys.items()})
     assert found[0] == found[1]
-
-
-class Clock:
-    now = 1000.0
-
-    def __call__(self):
-        return self.now
 
 
 @pytest.mark.parametrize("form", ["array", "list"])

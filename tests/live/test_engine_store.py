@@ -4,7 +4,7 @@ import threading
 
 import numpy as np
 import pytest
-from engine_store import DictStore, until
+from engines import MODEL, SAMPLES, WINDOWINGS, DictStore, alone
 
 from make import EXAMPLES, dense, model_of, question, recurrent
 from stepstream import Engine, InputError, StateError, StepstreamWarning, StoreError
@@ -12,31 +12,8 @@ from stepstream.live import journal
 from stepstream.live.journal import Operation
 from stepstream.live.records import LAYOUT, Records, Shape, decode_key, encode_key, head, meta_dtype
 from stepstream.ops.executor import NumpyExecutor
-from stepstream.stores.turns import Turns
 
-MODEL = question()
-SAMPLES = np.random.default_rng(3).normal(size=(60, 3)).astype(np.float32)
-WINDOWINGS = ["carry", "tumbling(7)", "sliding(7, by=states)", "sliding(7, by=recompute)", "session(10)"]
 BOTH = pytest.mark.parametrize("journalled", [True, False])
-
-
-class Clock:
-    def __init__(self, now=1000.0):
-        self.now = now
-
-    def __call__(self):
-        return self.now
-
-
-@pytest.fixture
-def clock():
-    return Clock()
-
-
-def alone(samples, windowing="carry", times=None):
-    stream = MODEL.stream(windowing)
-    times = [None] * len(samples) if times is None else times
-    return [stream.step(x, time=t) for x, t in zip(samples, times, strict=True)]
 
 
 def engine(store, windowing="carry", model=MODEL, **options):
@@ -253,28 +230,73 @@ def test_a_snapshot_leaves_no_journal_and_writes_what_has_changed():
     store.put = put
 
 
-def test_samples_come_while_a_snapshot_runs():
+def test_samples_are_answered_while_a_snapshot_waits_for_the_disk():
     store = DictStore()
     e = engine(store)
     e.step_many(list(range(2500)), np.tile(SAMPLES[:1], (2500, 1)))
-    e._lock = lock = Turns()  # who waits gets it next
-    put, turns = store.put, []
+    put, calls = store.put, []
 
     def held_up(number, records):
-        """Another thread's sample waits for its turn, and gets it between two chunks."""
+        call = threading.Thread(target=e.step, args=(len(calls), SAMPLES[1]), daemon=True)
+        call.start()
+        call.join(30)
+        calls.append(call.is_alive())
         put(number, records)
-        turns.append(threading.Thread(target=e.step, args=(len(turns), SAMPLES[1])))
-        turns[-1].start()
-        until(lambda: lock._waiting)
 
     store.put = held_up
     e.snapshot()
-    for turn in turns:
-        turn.join()
-    assert len(turns) == 3
+    assert calls == [False] * 3
     store.crash()
     f = engine(store)
     assert [f.export(key).age for key in range(4)] == [2, 2, 2, 1]
+
+
+def away(e):
+    """Others come, and so "k" leaves memory."""
+    e.step_many(["x", "y", "z"], SAMPLES[5:8])
+
+
+def begin(e):
+    e.step("k", SAMPLES[1])
+
+
+def delete(e):
+    e.reset("k", delete=True)
+
+
+BEFORE = {"new": (begin,), "changed": (begin, Engine.snapshot, begin)}
+BEFORE |= {"gone": (*BEFORE["changed"], delete), "anew": (*BEFORE["changed"], delete, begin)}
+MEANWHILE = [(begin,), (away,), (begin, away), (delete,), (delete, begin), (delete, begin, away), (away, delete)]
+
+
+@pytest.mark.parametrize("meanwhile", MEANWHILE, ids=lambda done: "-".join(each.__name__ for each in done))
+@pytest.mark.parametrize("before", BEFORE.values(), ids=BEFORE)
+@pytest.mark.parametrize("call", ["put", "delete"])
+@pytest.mark.parametrize("again", [False, True])
+def test_what_happens_while_a_snapshot_writes_is_not_undone(again, call, before, meanwhile):
+    store, twin = DictStore(), Engine(MODEL)
+    e = engine(store, capacity=3)
+    write = getattr(store, call)
+
+    def held_up(*written):
+        setattr(store, call, write)
+        for done in meanwhile:
+            done(e)
+        write(*written)
+
+    for done in before:
+        done(e)
+        done(twin)
+    e.step("w", SAMPLES[0])  # there is something to write in any case
+    setattr(store, call, held_up)
+    e.snapshot()
+    for done in meanwhile:
+        done(twin)
+    if again:
+        e.snapshot()
+    crashed = engine(store.crash(), capacity=3)
+    assert {s.key for s in crashed.streams()} == {s.key for s in e.streams()} == {s.key for s in twin.streams()} | {"w"}
+    assert crashed.step("k", SAMPLES[2]) == e.step("k", SAMPLES[2]) == twin.step("k", SAMPLES[2])
 
 
 def test_a_crash_between_what_a_snapshot_deletes_and_trims():

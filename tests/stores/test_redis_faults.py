@@ -61,7 +61,7 @@ def test_the_next_engine_takes_over_and_the_first_is_refused_from_then_on(at):
     [
         lambda store: commit(store),
         lambda store: store.put(0, [(b"a", b"x")]),
-        lambda store: store.delete([b"a"]),
+        lambda store: store.delete(0, [b"a"]),
         lambda store: store.set_header({}),
     ],
 )
@@ -181,7 +181,7 @@ def test_damage_is_found(at, redis_server, tmp_path):
     assert sorted(store.verify()) == [f"record of key b'{key}': its checksum does not fit" for key in ("bad", "short")]
     with pytest.raises(StoreError, match="got a damaged one of key"):
         store.backup(str(tmp_path / "backup.db"))
-    store.delete([b"bad", b"short"])
+    store.delete(0, [b"bad", b"short"])
     with redis_server.client() as client:
         client.setrange(next(key for key in client.keys("*damage*") if key.endswith(b"header")), 20, b"X")
     assert ["header" in line for line in store.verify()] == [True]

@@ -20,7 +20,7 @@ bodies = st.binary(max_size=50) | st.binary(max_size=3).map(lambda some: some * 
 calls = st.one_of(
     st.tuples(st.just("commit"), st.dictionaries(keys, bodies, max_size=3), st.lists(keys, max_size=2)),
     st.tuples(st.just("put"), st.integers(0, 3), st.dictionaries(keys, bodies, max_size=5)),
-    st.tuples(st.just("delete"), st.lists(keys, max_size=3)),
+    st.tuples(st.just("delete"), st.integers(0, 3), st.lists(keys, max_size=3)),
     st.tuples(st.just("trim"), st.integers(0, 4)),
     st.tuples(st.sampled_from(["compact", "sync", "close", "crash"])),
 )
@@ -41,7 +41,7 @@ class Model:
             self.journal[self.last] = repr(touched).encode()
             return self.last
         self.records |= {key: (0, record) for key, record in touched.items()}
-        self.delete(gone)
+        self.delete(0, gone)
         return 0
 
     def put(self, number, records):
@@ -49,9 +49,10 @@ class Model:
             if number >= self.records.get(key, (0,))[0]:
                 self.records[key] = (number, record)
 
-    def delete(self, keys):
+    def delete(self, number, keys):
         for key in keys:
-            self.records.pop(key, None)
+            if self.records.get(key, (0,))[0] <= number:
+                self.records.pop(key, None)
 
     def trim(self, number):
         self.trimmed = max(self.trimmed, number)
@@ -79,8 +80,9 @@ def play(store, script, crash):
             store.put(number, args[1].items())
             model.put(number, args[1])
         elif name == "delete":
-            store.delete(args[0])
-            model.delete(args[0])
+            number = max(0, model.last - args[0])
+            store.delete(number, args[1])
+            model.delete(number, args[1])
         elif name == "trim":
             number = max(0, model.last - args[0])
             store.trim(number)

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
 
 from stepstream.graph.ir import Array
 from stepstream.kernel.keys import Key
 from stepstream.live.stream import Output
+
+if TYPE_CHECKING:
+    from stepstream.model import Model
 
 
 class Result(NamedTuple):
@@ -74,3 +80,47 @@ class StreamInfo(NamedTuple):
     seq: int | None
     in_memory: bool
     used: float
+
+
+def result_of(model: Model, key: Key, seq: int | None, answers: Results, i: int = 0) -> Result:
+    """The answer to sample i of a call."""
+    there = not math.isnan(answers.values[i, 0])
+    age = int(answers.age[i])
+    return Result(
+        value_of(model, answers.values[i]) if there else None,
+        key,
+        None if age < 0 else age,
+        None if seq is None else int(seq),
+        bool(answers.complete[i]),
+        bool(answers.beyond_training_length[i]),
+        bool(answers.duplicate[i]),
+        int(answers.gap[i]),
+    )
+
+
+def value_of(model: Model, out: Array) -> Output:
+    """All outputs side by side -> as `Stream.step` returns them."""
+    sizes = model.output_sizes
+    if sizes == (1,):
+        return float(out[0])
+    if len(sizes) == 1:
+        return out.copy()
+    parts = np.split(out, np.cumsum(sizes)[:-1])
+    return {
+        name: float(part[0]) if len(part) == 1 else part.copy()
+        for name, part in zip(model.output_names, parts, strict=True)
+    }
+
+
+def info_of(key: Key, meta: Any, in_memory: bool) -> StreamInfo:
+    """A stream by its row of `meta_dtype`."""
+    age, time, seq = int(meta["age"]), float(meta["time"]), int(meta["seq"][0])
+    return StreamInfo(
+        key,
+        None if age < 0 else age,
+        int(meta["samples"]),
+        None if math.isnan(time) else time,
+        None if seq < 0 else seq,
+        in_memory,
+        float(meta["used"]),
+    )

@@ -21,7 +21,7 @@ from stepstream.errors import InputError, StepstreamError, StoreError
 from stepstream.graph.ir import Array
 from stepstream.kernel.keys import Key
 from stepstream.live import incoming, plain
-from stepstream.live.answers import Result, Results, StreamInfo
+from stepstream.live.answers import Result, Results, StreamInfo, info_of, result_of, value_of
 from stepstream.live.journal import DELETE, END, RESET, STEPS, Operation
 from stepstream.live.records import ENDED, MAX_KEPT, MAX_REMEMBERED, encode_key
 from stepstream.live.recovery import take_up
@@ -31,7 +31,6 @@ from stepstream.live.settings import Settings, callback, seconds, whole, word, y
 from stepstream.live.state import StreamState
 from stepstream.live.stream import Output, Stream
 from stepstream.live.tender import Tender
-from stepstream.live.vault import CHUNK
 from stepstream.live.windowing import Windowing
 from stepstream.stores.store import Store
 
@@ -203,7 +202,7 @@ class Engine:
                 raise
             rows = self._streams.admit(samples, np.array([row]), now, strict=True)
             answers = self._streams.apply(samples, rows, now, strict=True)
-            return self._result(key, seq, answers)
+            return result_of(self.model, key, seq, answers)
 
     def step_many(
         self,
@@ -286,7 +285,7 @@ class Engine:
         _tell(due)
         reasons = answers.reasons
         return [
-            self._refusal(call, reasons[i]) if i in reasons else self._result(call.key, call.seq, answers, i)
+            self._refusal(call, reasons[i]) if i in reasons else result_of(self.model, call.key, call.seq, answers, i)
             for i, call in enumerate(calls)
         ]
 
@@ -331,7 +330,7 @@ class Engine:
             self._streams.vault.commit([Operation(STEPS, now, [key], row, number, times)], now, rows)
         if self._streams.stepper.outputs == 1:
             return result
-        return result._replace(value=self._value(np.frombuffer(cast(bytes, result.value), np.float32)))
+        return result._replace(value=value_of(self.model, np.frombuffer(cast(bytes, result.value), np.float32)))
 
     def _quick_many(
         self, keys: Any, X: Any, seq: Any, time: Any, end: Any, label: Callable[[Results], bytes] | None
@@ -425,10 +424,10 @@ class Engine:
             table = self._streams.table
             rows = table.rows()
             rows = rows[(table.meta["flags"][rows] & ENDED) == 0]
-            out = [self._info(table.keys.key(r), table.meta[r], True) for r in rows.tolist()]
+            out = [info_of(table.keys.key(r), table.meta[r], True) for r in rows.tolist()]
             if self._streams.vault is not None:
                 others = self._streams.vault.elsewhere()
-                out += [self._info(key, meta, False) for key, meta in others if not meta["flags"] & ENDED]
+                out += [info_of(key, meta, False) for key, meta in others if not meta["flags"] & ENDED]
             return out
 
     def __contains__(self, key: Key) -> bool:
@@ -484,17 +483,7 @@ class Engine:
                 with self._using(due) as now:
                     old, ended = vault.expired(keys, now - expire_after)
                     self._streams.expire(old, now, ended)
-        with self._using(due):
-            number, last = vault.number, self._streams.table.keys.rows
-            vault.put_label()
-        for first in range(0, last, CHUNK):
-            with self._using(due):
-                vault.put(self._streams.table.rows(first, first + CHUNK))
-        more = True
-        while more:
-            with self._using(due):
-                more = vault.bury(number)
-        vault.trim(number)
+        vault.snapshot(lambda: self._using(due))
 
     def close(self) -> None:
         """Snapshot and close the store; again: nothing. After an error of the store it is closed as it is."""
@@ -590,47 +579,6 @@ class Engine:
         """Whether nothing goes on, for a reason that `_using` says."""
         vault = self._streams.vault
         return self._closed or (vault is not None and vault.broken is not None)
-
-    def _result(self, key: Key, seq: int | None, answers: Results, i: int = 0) -> Result:
-        """Of one sample."""
-        there = not math.isnan(answers.values[i, 0])
-        age = int(answers.age[i])
-        return Result(
-            self._value(answers.values[i]) if there else None,
-            key,
-            None if age < 0 else age,
-            None if seq is None else int(seq),
-            bool(answers.complete[i]),
-            bool(answers.beyond_training_length[i]),
-            bool(answers.duplicate[i]),
-            int(answers.gap[i]),
-        )
-
-    def _value(self, out: Array) -> Output:
-        """All outputs side by side -> as `Stream.step` returns them."""
-        sizes = self.model.output_sizes
-        if sizes == (1,):
-            return float(out[0])
-        if len(sizes) == 1:
-            return out.copy()
-        parts = np.split(out, np.cumsum(sizes)[:-1])
-        return {
-            name: float(part[0]) if len(part) == 1 else part.copy()
-            for name, part in zip(self.model.output_names, parts, strict=True)
-        }
-
-    @staticmethod
-    def _info(key: Key, meta: Any, in_memory: bool) -> StreamInfo:
-        age, time, seq = int(meta["age"]), float(meta["time"]), int(meta["seq"][0])
-        return StreamInfo(
-            key,
-            None if age < 0 else age,
-            int(meta["samples"]),
-            None if math.isnan(time) else time,
-            None if seq < 0 else seq,
-            in_memory,
-            float(meta["used"]),
-        )
 
 
 def _tell(callbacks: Sequence[Callable[[], object]]) -> None:

@@ -14,10 +14,10 @@ from stepstream.kernel.keys import Key
 from stepstream.live import journal, snapshot
 from stepstream.live.incoming import check_key
 from stepstream.live.records import ENDED, LAYOUT, Head, Records, decode_key, encode_key, head
-from stepstream.live.replay import header_of, replayed, rules_of
+from stepstream.live.replay import replayed, rules_of
 from stepstream.live.residents import shape_of
 from stepstream.live.stream import Stream
-from stepstream.live.vault import CHUNK, LABEL_KEY, refuse_other
+from stepstream.live.vault import CHUNK, LABEL_KEY, header_of, refuse_other
 from stepstream.stores.reading import reading
 from stepstream.stores.store import Stored
 

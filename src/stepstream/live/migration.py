@@ -18,12 +18,12 @@ from stepstream.errors import InputError, StateError, StoreError
 from stepstream.graph.ir import Array, Graph
 from stepstream.live.look import Where
 from stepstream.live.records import ENDED, STATIC, Records, Shape, columns, decode_key, head, meta_dtype
-from stepstream.live.replay import header_of, rules_of
+from stepstream.live.replay import rules_of
 from stepstream.live.residents import shape_of
 from stepstream.live.sliding import SlidingExecutor
 from stepstream.live.stream import Stream
 from stepstream.live.upkeep import kept_by, opened
-from stepstream.live.vault import LABEL_KEY, refuse_other
+from stepstream.live.vault import LABEL_KEY, header_of, refuse_other
 from stepstream.live.windowing import Windowing
 from stepstream.stores.opening import store_at
 from stepstream.stores.reading import reading

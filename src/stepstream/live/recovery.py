@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from contextlib import nullcontext
 from functools import partial
 
 import numpy as np
@@ -14,9 +15,9 @@ from stepstream.kernel.keys import Key
 from stepstream.live import journal
 from stepstream.live.batch import Counts, Samples
 from stepstream.live.journal import DELETE, END, LABEL, PUT, STEPS, Operation
-from stepstream.live.records import CHANGED, LAYOUT, encode_key
+from stepstream.live.records import CHANGED, encode_key
 from stepstream.live.residents import Residents
-from stepstream.live.vault import Vault, refuse_other
+from stepstream.live.vault import Vault, header_of, refuse_other
 from stepstream.stores.store import Store
 
 
@@ -26,13 +27,7 @@ def take_up(streams: Residents, store: Store, inexactly: bool) -> bool:
     inexactly: replay a journal that another arithmetic has written, too. Raises StateError for the store of another
     model, windowing or arithmetic, StoreError for one that is damaged; it is closed then, as it was.
     """
-    rules = streams.stepper.rules
-    header = {
-        "fingerprint": rules.model.fingerprint,
-        "windowing": str(rules._resolved),
-        "layout": str(LAYOUT),
-        "arithmetic": rules._executor.arithmetic_id,
-    }
+    header = header_of(streams.stepper.rules)
     found = store.open(header, lambda found: refuse_other(found, header))
     vault = streams.vault = Vault(store, streams.table, streams.records)
     try:
@@ -46,11 +41,7 @@ def take_up(streams: Residents, store: Store, inexactly: bool) -> bool:
             )
         _recover(streams, vault)
         if other:  # from here on the journal is ours
-            vault.put(streams.table.rows())
-            vault.put_label()
-            while vault.bury(vault.number):
-                pass
-            vault.trim(vault.number)
+            vault.snapshot(nullcontext)
             store.set_header({**found, **header})
     except BaseException:
         store.close()

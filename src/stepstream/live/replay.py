@@ -12,7 +12,7 @@ from stepstream.kernel.keys import Key
 from stepstream.live import journal
 from stepstream.live.engine import Engine
 from stepstream.live.journal import LABEL, Operation
-from stepstream.live.records import LAYOUT, encode_key
+from stepstream.live.records import encode_key
 from stepstream.live.stream import Stream
 from stepstream.stores.reading import Reader
 from stepstream.stores.store import Header, Records, Stored
@@ -30,16 +30,6 @@ def rules_of(model: Model, header: Header) -> Stream:
     if "windowing" not in header:
         raise StateError(f"expected the store of an engine, got one with a header of {sorted(header)}; name another")
     return Stream(model, header["windowing"])
-
-
-def header_of(rules: Stream) -> dict[str, str]:
-    """As an engine writes it."""
-    return {
-        "fingerprint": rules.model.fingerprint,
-        "windowing": str(rules._resolved),
-        "layout": str(LAYOUT),
-        "arithmetic": rules._executor.arithmetic_id,
-    }
 
 
 @contextmanager
@@ -109,7 +99,7 @@ class _Still:
     def put(self, number: int, records: Records) -> None:
         pass
 
-    def delete(self, keys: Iterable[bytes]) -> None:
+    def delete(self, number: int, keys: Iterable[bytes]) -> None:
         pass
 
     def trim(self, number: int) -> None:

@@ -14,8 +14,8 @@ from stepstream.live.engine import Engine
 from stepstream.live.incoming import check_key
 from stepstream.live.look import Where
 from stepstream.live.records import head
-from stepstream.live.replay import header_of, rules_of
-from stepstream.live.vault import LABEL_KEY, refuse_other
+from stepstream.live.replay import rules_of
+from stepstream.live.vault import LABEL_KEY, header_of, refuse_other
 from stepstream.stores.opening import store_at
 from stepstream.stores.reading import Reader, reading
 from stepstream.stores.store import Header

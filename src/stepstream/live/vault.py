@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from itertools import islice
 from typing import NamedTuple
 
@@ -14,12 +14,12 @@ from stepstream.graph.ir import Array
 from stepstream.kernel.keys import Key
 from stepstream.live import journal
 from stepstream.live.journal import LABEL, Operation
-from stepstream.live.records import CHANGED, ENDED, Records, decode_key, encode_key
+from stepstream.live.records import CHANGED, COPIED, ENDED, LAYOUT, Records, decode_key, encode_key
+from stepstream.live.stream import Stream
 from stepstream.live.table import Table
 from stepstream.stores.store import Header, Store, Stored
 
-CHUNK = 1024  # records written at a time: what a call may have to wait for while a snapshot runs
-
+CHUNK = 1024  # records copied at a time: what a call may have to wait for while a snapshot runs
 
 CURE = "reset(key, delete=True) begins it anew, and other streams go on"
 
@@ -71,15 +71,25 @@ class Vault:
 
     def put(self, rows: Array) -> None:
         """Write those that have changed since they were written last."""
-        meta = self.table.meta
-        rows = rows[(meta["flags"][rows] & CHANGED) != 0]
+        rows = self._changed(rows)
         if not len(rows):
             return
+        self._write(self.number, self.encode(rows))
+        self._there(self.number, (encode_key(self.table.keys.key(row)) for row in rows.tolist()))
+        self.table.meta["flags"][rows] &= ~np.uint32(CHANGED)  # last: an interrupt before costs no more than another
+
+    def _changed(self, rows: Array) -> Array:
+        return rows[(self.table.meta["flags"][rows] & CHANGED) != 0]
+
+    def _write(self, number: int, records: Iterable[tuple[bytes, bytes]]) -> None:
         with self._all_or_nothing():
-            self.store.put(self.number, self.encode(rows))
-        for row in rows.tolist() if self._gone else ():
-            self._gone.pop(encode_key(self.table.keys.key(row)), None)
-        meta["flags"][rows] &= ~np.uint32(CHANGED)  # last: an interrupt before costs no more than another put
+            self.store.put(number, records)
+
+    def _there(self, number: int, keys: Iterable[bytes]) -> None:
+        """Records of these that include the journal up to `number` are in the store: no older end counts."""
+        for key in keys if self._gone else ():
+            if self._gone.get(key, number + 1) <= number:
+                del self._gone[key]
 
     def fetch(self, keys: Sequence[Key]) -> tuple[Found, dict[Key, str]]:
         """What the store has of these; and of which it is damaged, in words."""
@@ -181,25 +191,56 @@ class Vault:
             return None if stored.record is None else stored.number
         return 0
 
-    def put_label(self) -> None:
-        """Write it, if there is one: one that is empty replaces another."""
-        if self.label is not None:
-            with self._all_or_nothing():
-                self.store.put(self.number, [(LABEL_KEY, self.label)])
+    def snapshot(self, locked: Callable[[], AbstractContextManager[object]]) -> None:
+        """Write every record that has changed, delete those of what is gone, and trim the journal.
 
-    def bury(self, number: int) -> bool:
-        """Delete records of what was gone by journal entry `number`, one chunk of them; whether there may be more."""
-        gone = [key for key, since in islice(self._gone.items(), CHUNK) if since <= number]
-        with self._all_or_nothing():
-            self.store.delete(gone)
-        for key in gone:
-            del self._gone[key]
-        return len(gone) == CHUNK
-
-    def trim(self, number: int) -> None:
-        """A snapshot is complete: the journal up to `number` goes. Needs no lock: others commit meanwhile."""
+        locked: held for every look at the table, and free while the disk is waited for: others commit meanwhile.
+        """
+        if not self.store.keeps_journal:  # each commit has done all of it
+            return
+        with locked():
+            number, last, label = self.number, self.table.keys.rows, self.label
+        if label is not None:  # one that is empty replaces another
+            self._write(number, [(LABEL_KEY, label)])
+        for first in range(0, last, CHUNK):
+            with locked():
+                rows, at = self._changed(self.table.rows(first, first + CHUNK)), self.number
+                if not len(rows):
+                    continue
+                records = list(self.encode(rows))
+                self.table.meta["flags"][rows] |= COPIED  # until it changes
+            self._write(at, records)
+            with locked():
+                flags = self.table.meta["flags"][rows]
+                self.table.meta["flags"][rows[(flags & COPIED) != 0]] &= ~np.uint32(CHANGED | COPIED)
+                self._there(at, (key for key, _ in records))
+        self._bury(number, locked)
         with self._all_or_nothing():
             self.store.trim(number)
+
+    def _bury(self, number: int, locked: Callable[[], AbstractContextManager[object]]) -> None:
+        """Delete records of what was gone by journal entry `number`."""
+        more = True
+        while more:
+            with locked():
+                gone = {key: since for key, since in islice(self._gone.items(), CHUNK) if since <= number}
+            with self._all_or_nothing():
+                self.store.delete(number, gone)
+            with locked():
+                for key, since in gone.items():
+                    if self._gone.get(key) == since:
+                        del self._gone[key]
+            more = len(gone) == CHUNK
+
+
+def header_of(rules: Stream) -> dict[str, str]:
+    """Of a store, as an engine of these rules writes it."""
+    return {
+        "fingerprint": rules.model.fingerprint,
+        "windowing": str(rules._resolved),
+        "layout": str(LAYOUT),
+        "arithmetic": rules._executor.arithmetic_id,
+    }
 
 
 def refuse_other(theirs: Header, ours: Header) -> None:

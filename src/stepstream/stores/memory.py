@@ -77,7 +77,7 @@ class MemoryStore:
             self._ready()
             return [Stored(key, 0, self._records[key]) for key in keys if key in self._records]
 
-    def delete(self, keys: Iterable[bytes]) -> None:
+    def delete(self, number: int, keys: Iterable[bytes]) -> None:
         self.commit(b"", lambda: (), keys)
 
     def trim(self, number: int) -> None:

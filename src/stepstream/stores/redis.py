@@ -193,7 +193,7 @@ class RedisStore:
             found += [_stored(key, value) for key, value in zip(piece, values, strict=True) if value is not None]
         return found
 
-    def delete(self, keys: Iterable[bytes]) -> None:
+    def delete(self, number: int, keys: Iterable[bytes]) -> None:
         for piece in _pieces((self._base + b"state:" + key for key in keys), _PIECE):
             self._write([], [piece], self._live)
 

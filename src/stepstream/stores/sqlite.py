@@ -31,6 +31,7 @@ _PUT = """INSERT INTO records (key, number, checksum, record) VALUES (?, ?, ?, ?
 ON CONFLICT (key) DO UPDATE SET number = excluded.number, checksum = excluded.checksum, record = excluded.record
 WHERE excluded.number >= records.number
 OR NOT whole(records.key, records.number, records.checksum, records.record)"""  # its number may be any
+_DELETE = "DELETE FROM records WHERE key = ? AND (number <= ? OR NOT whole(key, number, checksum, record))"
 
 
 class SqliteStore:
@@ -168,9 +169,9 @@ class SqliteStore:
             rows = [(key, self._reader.execute(sql, (key,)).fetchone()) for key in keys]
         return [tables.stored(key, *row) for key, row in rows if row is not None]
 
-    def delete(self, keys: Iterable[bytes]) -> None:
-        for chunk in _chunks(((key,) for key in keys), _CHUNK_ROWS, lambda row: len(row[0])):
-            self._write_chunk("DELETE FROM records WHERE key = ?", chunk, "records to be deleted")
+    def delete(self, number: int, keys: Iterable[bytes]) -> None:
+        for chunk in _chunks(((key, number) for key in keys), _CHUNK_ROWS, lambda row: len(row[0])):
+            self._write_chunk(_DELETE, chunk, "records to be deleted")
 
     def trim(self, number: int) -> None:
         assert number <= self._last, "only what was committed can be in all records"

@@ -82,8 +82,10 @@ class Store(Protocol):
     def get(self, keys: Sequence[bytes]) -> list[Stored]:
         """The records of those that have one."""
 
-    def delete(self, keys: Iterable[bytes]) -> None:
-        """Forget records; unknown keys are none. As durable as `put`."""
+    def delete(self, number: int, keys: Iterable[bytes]) -> None:
+        """Forget records that include the journal up to `number` at most, and damaged ones; unknown keys are none. As
+        durable as `put`.
+        """
 
     def trim(self, number: int) -> None:
         """Forget the journal up to and including `number`, which all records include: a snapshot is complete."""

@@ -1,12 +1,34 @@
-"""A store in memory that outlives engines, for their tests: with a journal, or without one."""
+"""What the tests of engines share: a model and samples, a stream that is alone, a clock, and a store in memory."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator
 
+import numpy as np
+
+from make import question
 from stepstream.errors import StoreError
 from stepstream.stores.store import Stored
+
+MODEL = question()
+SAMPLES = np.random.default_rng(3).normal(size=(60, 3)).astype(np.float32)
+WINDOWINGS = ["carry", "tumbling(7)", "sliding(7, by=states)", "sliding(7, by=recompute)", "session(10)"]
+
+
+class Clock:
+    def __init__(self, now=1000.0):
+        self.now = now
+
+    def __call__(self):
+        return self.now
+
+
+def alone(samples, windowing="carry", times=None, model=MODEL):
+    """The answers of a stream of its own."""
+    stream = model.stream(windowing)
+    times = [None] * len(samples) if times is None else times
+    return [stream.step(x, time=t) for x, t in zip(samples, times, strict=True)]
 
 
 def until(true, seconds=30.0):
@@ -17,6 +39,8 @@ def until(true, seconds=30.0):
 
 
 class DictStore:
+    """Outlives engines; with a journal, or without one."""
+
     def __init__(self, journalled: bool = True) -> None:
         self.journalled = journalled
         self.header: dict[str, str] = {}
@@ -59,20 +83,21 @@ class DictStore:
             return self.last
         touched = list(touched())
         self.kept.update((k, (0, r)) for k, r in touched)
-        self.delete(gone)
+        self.delete(0, gone)
         return 0
 
     def put(self, number, records):
         records = list(records)
         self._fail()
-        self.kept.update((k, (number, r)) for k, r in records)
+        self.kept.update((k, (number, r)) for k, r in records if number >= self.kept.get(k, (0,))[0])
 
     def get(self, keys):
         return [Stored(key, *self.kept[key]) for key in keys if key in self.kept]
 
-    def delete(self, keys):
+    def delete(self, number, keys):
         for key in keys:
-            self.kept.pop(key, None)
+            if self.kept.get(key, (0,))[0] <= number:
+                self.kept.pop(key, None)
 
     def trim(self, number):
         self.entries = {n: e for n, e in self.entries.items() if n > number}
