@@ -28,7 +28,7 @@ ENGINE = "tests/live/test_engine.py"
 KEPT = "tests/live/test_engine_store.py"
 FAULTS = "tests/live/test_engine_faults.py"
 MEANWHILE = f"{KEPT}::test_what_happens_while_a_snapshot_writes_is_not_undone"
-LABEL = "tests/live/test_engine_durability.py::test_an_empty_label_replaces_another"
+BOOKMARK = "tests/live/test_engine_durability.py::test_an_empty_bookmark_replaces_another"
 SNAPSHOT = "tests/live/test_snapshot.py"
 SLIDING = "tests/live/test_sliding.py"
 SAMPLE = "tests/live/test_sample.py"
@@ -100,7 +100,7 @@ MUTATIONS = {
     "the warmest streams leave": ("live/residents.py", "np.argpartition(table.meta[\"used\"][free], count - 1)", "np.argpartition(-table.meta[\"used\"][free], count - 1)", KEPT),
     "after a failed commit all goes on": ("live/vault.py", "self.broken = self.broken or f\"{error}\" or type(error).__name__", "pass", KEPT),
     "an interrupted call goes on": ("live/engine.py", "if self._streams.changing and not isinstance(e, StepstreamError):", "if False:", f"{FAULTS}::test_interrupted_anywhere"),
-    "an empty label is none": ("live/vault.py", "if label is not None:  # one", "if label:  # one", LABEL),
+    "an empty bookmark is none": ("live/vault.py", "if bookmark is not None:  # one", "if bookmark:  # one", BOOKMARK),
     "a damaged key keeps everybody out": ("live/vault.py", "with suppress(StoreError):", "if True:", f"{FAULTS}::test_a_flipped_byte_in_a_key_keeps_nobody_out"),
     "a snapshot leaves out the first streams": ("live/vault.py", "for first in range(0, last, CHUNK):", "for first in range(CHUNK, last, CHUNK):", KEPT),
     "a snapshot trims what came meanwhile": ("live/vault.py", "self.store.trim(number)", "self.store.trim(self.number)", KEPT),
@@ -160,7 +160,7 @@ MUTATIONS = {
     "the output not cut back": ("cli/sink.py", "        if before.same_input:\n            return done", "", RESUME),
     "any output gone on with": ("cli/sink.py", 'if (digest(head), digest(tail)) != (', "if False and (", RESUME),
     "an answer that found no reader kept": ("cli/sink.py", "            self.failed = True\n            raise\n", "            self.failed = True\n", RESUME),
-    "the position of the batch before": ("cli/job.py", 'position.to_label({"records": read, ', 'position.to_label({"records": read - len(samples), ', RESUME),
+    "the position of the batch before": ("cli/job.py", 'position.to_bookmark({"records": read, ', 'position.to_label({"records": read - len(samples), ', RESUME),
     "another input's position kept until its first answer": ("cli/run.py", "                job.begin(give)\n", "", RESUME),
     "an input that was edited gone on with": ("cli/position.py", "        if not self.fits(saved):", "        if False:", f"{RESUME}::test_an_input_that_was_edited_where_it_was_read_is_refused"),
     "a bad record counted as consumed": ("cli/job.py", "                batch.place = self.source.consumed()\n", "                batch.place = self.source.size or 0\n", f"{RESUME}::test_a_bad_record_can_be_mended"),

@@ -148,25 +148,25 @@ def test_a_killed_run_goes_on_to_the_same_bytes(path, long, tmp_path, request, k
 @pytest.mark.parametrize(("durability", "waits"), [("sync", True), ("interval", True), ("none", False)])
 def test_the_output_is_on_the_disk_before_the_store_says_so(path, recording, tmp_path, monkeypatch, durability, waits):
     """A machine that stops must not take answers that the store counts, or the next run is refused."""
-    out, synced, labels, fsync = tmp_path / "out.csv", [], [], os.fsync
+    out, synced, bookmarks, fsync = tmp_path / "out.csv", [], [], os.fsync
 
     def noted(file):
         fsync(file)
         if os.path.samestat(os.fstat(file), out.stat()):
             synced.append(out.stat().st_size)
 
-    def labelled(counts):
-        labels.append((counts["out"], synced[-1:] == [counts["out"]]))
-        return to_label(counts)
+    def bookmarkled(counts):
+        bookmarks.append((counts["out"], synced[-1:] == [counts["out"]]))
+        return to_bookmark(counts)
 
-    to_label = position.to_label
+    to_bookmark = position.to_bookmark
     monkeypatch.setattr(sink.os, "fsync", noted)
-    monkeypatch.setattr(position, "to_label", labelled)
+    monkeypatch.setattr(position, "to_bookmark", bookmarkled)
     arguments = [path, recording, *KEYED, "--state", tmp_path / "s.db", "--durability", durability, "--out", out]
     answer = CliRunner().invoke(app, ["run", *map(str, arguments)])
     assert answer.exit_code == 0, answer.output
-    assert len(labels) > 1
-    assert all(on_disk == waits for _, on_disk in labels)
+    assert len(bookmarks) > 1
+    assert all(on_disk == waits for _, on_disk in bookmarks)
 
 
 def test_what_a_killed_run_appended_to_another_output_is_cut_off(path, recording, tmp_path):
@@ -384,7 +384,7 @@ def test_durability_must_make_sense(path, options, message):
 
 
 def test_a_store_of_another_model_is_refused_by_name(path, tmp_path, model):
-    """Of another windowing too; and one that another program labels."""
+    """Of another windowing too; and one that another program bookmarks."""
     other_model, state = question(), tmp_path / "states.db"
     with Engine(other_model, "carry", state) as e:
         e.step("a", [1, 2, 3])
@@ -397,17 +397,17 @@ def test_a_store_of_another_model_is_refused_by_name(path, tmp_path, model):
         assert other_model.fingerprint in out.stderr.decode()
     with Engine(other_model, "carry", state) as e:
         assert e.export("a").age == 1
-    other = tmp_path / "labelled.db"
+    other = tmp_path / "bookmarkled.db"
     with Engine(model, "carry", other) as e:
-        e.step_many(["a"], [[1, 2, 3]], label=lambda _: b"mine")
+        e.step_many(["a"], [[1, 2, 3]], bookmark=lambda _: b"mine")
     out = run("run", path, *CARRY, "--state", other, data=ONE, code=2)
-    assert b"labelled.db: expected a label by `stepstream run`, got b'mine'" in out.stderr
+    assert b"bookmarkled.db: expected a bookmark by `stepstream run`, got b'mine'" in out.stderr
     out = run("run", path, "--windowing", "sliding(7)", "--state", other, data=ONE, code=2)
     assert b"expected a store of windowing sliding(7" in out.stderr
 
 
 def test_streams_of_an_engine_go_on(path, tmp_path, model):
-    """A store that Python has begun, and no run has labelled."""
+    """A store that Python has begun, and no run has bookmarkled."""
     with Engine(model, "carry", tmp_path / "states.db") as e:
         e.step("", [1, 2, 3])
     (answer,) = rows(run("run", path, *CARRY, "--state", tmp_path / "states.db", data=ONE))

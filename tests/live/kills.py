@@ -72,7 +72,7 @@ class Operation:
     x: np.ndarray
     seq: list[int | None]
     time: list[float] | None
-    label: bytes | None
+    bookmark: bytes | None
 
 
 def operation(options: Options, i: int) -> Operation:
@@ -91,8 +91,8 @@ def operation(options: Options, i: int) -> Operation:
     seq = [None if k in plain and kind in {"plain", "mixed"} else 64 * i + j for j, k in enumerate(keys)]
     x = np.random.default_rng([options.seed, i]).normal(size=(len(keys), 3)).astype(np.float32)
     timed = rng.random() < 0.3
-    label = rng.choice([b"%d" % i, b""]) if kind in {"many", "mixed"} and rng.random() < 0.5 else None
-    return Operation(kind, keys, x, seq, [float(i)] * len(keys) if timed else None, label)
+    bookmark = rng.choice([b"%d" % i, b""]) if kind in {"many", "mixed"} and rng.random() < 0.5 else None
+    return Operation(kind, keys, x, seq, [float(i)] * len(keys) if timed else None, bookmark)
 
 
 def answer(value: float | None, age: int | None, duplicate: bool) -> list:
@@ -110,9 +110,9 @@ def perform(engine: Engine, o: Operation) -> list | None:
             return [answer(r.value, r.age, r.duplicate) for r in got]
         if o.kind in {"many", "mixed"}:
             seq = np.array(o.seq) if o.kind == "many" else o.seq
-            label = None if o.label is None else lambda answers: o.label
+            bookmark = None if o.bookmark is None else lambda answers: o.bookmark
             times = None if o.time is None else np.array(o.time)
-            r = engine.step_many(o.keys, o.x, seq, times, label=label)
+            r = engine.step_many(o.keys, o.x, seq, times, bookmark=bookmark)
             found = r.values[:, 0].tolist(), r.age.tolist(), r.duplicate.tolist()
             return [answer(*one) for one in zip(*found, strict=True)]
         if o.kind == "fork":
@@ -170,7 +170,7 @@ class Reference:
     """Streams that nobody interrupts. done: operations that they include."""
 
     def __init__(self, options: Options) -> None:
-        self.options, self.done, self.label = options, 0, b""
+        self.options, self.done, self.bookmark = options, 0, b""
         self.streams: dict[Key, Lonely] = {}
 
     def at(self, key: Key) -> Lonely:
@@ -187,7 +187,7 @@ class Reference:
             found = [self.at(o.keys[j]).step(o.x[j], o.seq[j], time[j]) for j in range(n)]
             if o.kind == "twice":
                 found.append(first.step(o.x[0], o.seq[0], time[0]))
-            self.label = self.label if o.label is None else o.label
+            self.bookmark = self.bookmark if o.bookmark is None else o.bookmark
             for key in o.keys[:n]:
                 self.at(key).used = i
         if o.kind == "fork":
@@ -210,7 +210,11 @@ class Reference:
     def differences(self, said: dict) -> list[str]:
         """What a writer has that the reference has not, or the other way round. Brief streams may have expired."""
         found = {(type(k), k): s for k, s in ((decode_key(bytes.fromhex(h)), s) for h, s in said["streams"].items())}
-        wrong = [] if said["label"] == self.label.hex() else [f"label {said['label']}, not {self.label.hex()}"]
+        wrong = (
+            []
+            if said["bookmark"] == self.bookmark.hex()
+            else [f"bookmark {said['bookmark']}, not {self.bookmark.hex()}"]
+        )
         for where, lonely in list(self.streams.items()):
             if not lonely.live and lonely.last is None:
                 continue
@@ -257,7 +261,7 @@ def summary(engine: Engine) -> dict:
         except InputError:  # it has expired
             continue
         streams[encode_key(s.key).hex()] = [s.age, s.samples, s.time, s.seq, state.row.tobytes().hex()]
-    return {"streams": streams, "label": engine.label.hex()}
+    return {"streams": streams, "bookmark": engine.bookmark.hex()}
 
 
 def snapshots(engine: Engine) -> None:

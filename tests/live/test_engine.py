@@ -663,19 +663,19 @@ def test_arguments_of_the_wrong_kind():
             copied(e)
 
 
-def test_labels_are_bytes_and_leave_the_engine_alone():
+def test_bookmarks_are_bytes_and_leave_the_engine_alone():
     e = engine(store=DictStore())
-    with pytest.raises(InputError, match="label: expected a function of the answers"):
-        e.step_many(["a"], SAMPLES[:1], label=b"abc")
+    with pytest.raises(InputError, match="bookmark: expected a function of the answers"):
+        e.step_many(["a"], SAMPLES[:1], bookmark=b"abc")
     assert e.step("a", SAMPLES[0]).age == 1
     for name, arguments in (("streams", ()), ("step", ("a", SAMPLES[0])), ("step_many", (["a"], SAMPLES[:1]))):
         e = engine(store=DictStore())
         call = partial(getattr(e, name), *arguments)
-        with pytest.raises(InputError, match="expected no call of the engine by label="):
-            e.step_many(["a"], SAMPLES[:1], label=lambda _, call=call: call() and b"")
+        with pytest.raises(InputError, match="expected no call of the engine by bookmark="):
+            e.step_many(["a"], SAMPLES[:1], bookmark=lambda _, call=call: call() and b"")
     e = engine(store=DictStore())
-    with pytest.raises(InputError, match="label: expected bytes of the function, got None"):
-        e.step_many(["a"], SAMPLES[:1], label=lambda _: None)
+    with pytest.raises(InputError, match="bookmark: expected bytes of the function, got None"):
+        e.step_many(["a"], SAMPLES[:1], bookmark=lambda _: None)
 
 
 FORKING = """

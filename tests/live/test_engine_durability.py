@@ -1,4 +1,4 @@
-"""An engine on the stores that people use, by their names; what its own thread does; and labels."""
+"""An engine on the stores that people use, by their names; what its own thread does; and bookmarks."""
 
 import gc
 import weakref
@@ -33,56 +33,56 @@ def test_closed_and_opened_again(store):
         assert {s.key for s in e.streams()} == {"c"}
 
 
-def test_a_label_is_kept_with_its_samples(store):
+def test_a_bookmark_is_kept_with_its_samples(store):
     with Engine(MODEL, "carry", store()) as e:
-        assert e.label == b""
-        got = e.step_many(["a", "b"], SAMPLES[:2], label=lambda answers: answers.values.tobytes())
-        assert e.label == got.values.tobytes()
-        e.step_many(["a"], [[np.nan, 0, 0]], on_bad="skip", label=lambda answers: b"nothing but a label")
+        assert e.bookmark == b""
+        got = e.step_many(["a", "b"], SAMPLES[:2], bookmark=lambda answers: answers.values.tobytes())
+        assert e.bookmark == got.values.tobytes()
+        e.step_many(["a"], [[np.nan, 0, 0]], on_bad="skip", bookmark=lambda answers: b"nothing but a bookmark")
     with Engine(MODEL, "carry", store()) as e:
-        assert e.label == b"nothing but a label"
+        assert e.bookmark == b"nothing but a bookmark"
         assert {s.key: s.age for s in e.streams()} == {"a": 1, "b": 1}
 
         def fails(answers):
             raise OSError("the output is full")
 
         with pytest.raises(OSError, match="the output is full"):
-            e.step_many(["a"], SAMPLES[:1], label=fails)
+            e.step_many(["a"], SAMPLES[:1], bookmark=fails)
         with pytest.raises(StoreError, match="failed before: the output is full"):
             e.step("b", SAMPLES[0])
     with Engine(MODEL, "carry", store()) as e:
-        assert e.label == b"nothing but a label"
+        assert e.bookmark == b"nothing but a bookmark"
         assert e.step("a", SAMPLES[2]).value == alone(SAMPLES[[0, 2]])[1]
 
 
-def test_a_label_survives_a_crash_and_snapshots(tmp_path, places):  # noqa: F811
+def test_a_bookmark_survives_a_crash_and_snapshots(tmp_path, places):  # noqa: F811
     path = tmp_path / "states.db"
     e = Engine(MODEL, "carry", path)
     for n in range(3):
-        e.step_many(["a"], SAMPLES[n : n + 1], label=lambda _, n=n: b"%d" % n)
+        e.step_many(["a"], SAMPLES[n : n + 1], bookmark=lambda _, n=n: b"%d" % n)
         if n == 1:
             e.snapshot()
     e._streams.vault.store.close()  # as a crash leaves it: with a journal
     with Engine(MODEL, "carry", path) as e:
-        assert e.label == b"2"
+        assert e.bookmark == b"2"
         assert e.export("a").age == 3
     with Engine(MODEL, "carry", path) as e:
-        assert e.label == b"2"
+        assert e.bookmark == b"2"
 
 
-def test_an_empty_label_replaces_another(store):
+def test_an_empty_bookmark_replaces_another(store):
     with Engine(MODEL, "carry", store()) as e:
-        e.step_many(["a"], SAMPLES[:1], label=lambda _: b"one")
+        e.step_many(["a"], SAMPLES[:1], bookmark=lambda _: b"one")
     with Engine(MODEL, "carry", store()) as e:
-        assert e.label == b"one"
-        e.step_many(["a"], SAMPLES[:1], label=lambda _: b"")
+        assert e.bookmark == b"one"
+        e.step_many(["a"], SAMPLES[:1], bookmark=lambda _: b"")
     with Engine(MODEL, "carry", store()) as e:
-        assert e.label == b""
+        assert e.bookmark == b""
 
 
-def test_a_label_needs_a_store():
-    with pytest.raises(InputError, match="label: expected a store"):
-        Engine(MODEL, "carry").step_many(["a"], SAMPLES[:1], label=lambda _: b"")
+def test_a_bookmark_needs_a_store():
+    with pytest.raises(InputError, match="bookmark: expected a store"):
+        Engine(MODEL, "carry").step_many(["a"], SAMPLES[:1], bookmark=lambda _: b"")
 
 
 def test_a_store_of_another_model_stays_as_it_is(store):

@@ -46,7 +46,7 @@ def test_a_full_disk(small_disk):  # noqa: F811
     ballast.write_bytes(bytes(1 << 20))
     done = []
     with pytest.raises(StoreError, match="free space on its disk, then open the store again"):
-        done.extend(e.step_many(["a"], SAMPLES[n : n + 1], label=lambda _: bytes(50_000)).values for n in range(60))
+        done.extend(e.step_many(["a"], SAMPLES[n : n + 1], bookmark=lambda _: bytes(50_000)).values for n in range(60))
     assert len(done) > 5
     with pytest.raises(StoreError, match=r"it failed before: .*close the engine and open it again"):
         e.step("a", SAMPLES[0])
@@ -304,28 +304,30 @@ def test_a_flipped_byte_in_the_journal_is_refused_by_its_number(tmp_path):
             engine(image)
 
 
-def test_a_damaged_label_is_refused_unless_the_journal_has_a_newer(tmp_path):
+def test_a_damaged_bookmark_is_refused_unless_the_journal_has_a_newer(tmp_path):
     path = tmp_path / "states.db"
     with engine(path) as e:
-        e.step_many(["a"], SAMPLES[:1], label=lambda _: b"one")
+        e.step_many(["a"], SAMPLES[:1], bookmark=lambda _: b"one")
     with closing(sqlite3.connect(path)) as db:
         db.execute("UPDATE records SET record = x'00', number = 99 WHERE key = ?", (b"l",))
         db.commit()
-    with pytest.raises(StoreError, match="expected the label as it was written, got a damaged one; restore a backup"):
+    with pytest.raises(
+        StoreError, match="expected the bookmark as it was written, got a damaged one; restore a backup"
+    ):
         engine(path)
     path.unlink()
     e = engine(path)
-    e.step_many(["a"], SAMPLES[:1], label=lambda _: b"one")
+    e.step_many(["a"], SAMPLES[:1], bookmark=lambda _: b"one")
     e.snapshot()
-    e.step_many(["a"], SAMPLES[:1], label=lambda _: b"two")
-    damage_label = "UPDATE records SET record = x'00', number = 99 WHERE key = ?"
+    e.step_many(["a"], SAMPLES[:1], bookmark=lambda _: b"two")
+    damage_bookmark = "UPDATE records SET record = x'00', number = 99 WHERE key = ?"
     with closing(sqlite3.connect(path)) as db:
-        db.execute(damage_label, (b"l",))
+        db.execute(damage_bookmark, (b"l",))
         db.commit()
     abandoned(e)
     for _ in range(2):
         with engine(path) as e:
-            assert e.label == b"two"
+            assert e.bookmark == b"two"
 
 
 def test_opened_twice(tmp_path):
@@ -555,7 +557,7 @@ SMALL = model_of(recurrent("simple_rnn", 3, 4), dense(4, 1))
 CALLS = {
     "step": lambda e: e.step("a", [0.1, 0.2, 0.3], seq=5),
     "step_many": lambda e: e.step_many(["a", "b"], SAMPLES[9:11], np.array([5, 5])),
-    "the long way": lambda e: e.step_many(["a", "a", "c"], SAMPLES[9:12], [5, 6, 5], label=lambda _: b"label"),
+    "the long way": lambda e: e.step_many(["a", "a", "c"], SAMPLES[9:12], [5, 6, 5], bookmark=lambda _: b"bookmark"),
     "end": lambda e: e.step("a", SAMPLES[9], seq=5, end=True),
     "out of the store": lambda e: e.step("c", SAMPLES[9], seq=5),
     "fork": lambda e: e.fork("a", "new"),
@@ -609,7 +611,7 @@ def used(journalled):
 
 def all_of(e):
     states = {s.key: (s[1:5], e.export(s.key).row.tobytes()) for s in e.streams()}
-    return states, e.label
+    return states, e.bookmark
 
 
 @pytest.mark.parametrize("call", CALLS)

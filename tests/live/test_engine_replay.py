@@ -268,7 +268,7 @@ def test_when_a_stream_was_used_is_known_after_a_crash():
 
 @pytest.mark.parametrize("form", ["float32", "float64", "list", "new streams"])
 def test_the_journal_has_what_was_stepped_whatever_becomes_of_it_meanwhile(form):
-    """label= comes between the step and the journal, and may write into the arrays, and into the list of keys."""
+    """bookmark= comes between the step and the journal, and may write into the arrays, and into the list of keys."""
     store = DictStore()
     e = Engine(MODEL, "carry", store)
     keys, x = ["a", "b"], RNG.normal(size=(2, 3)).astype("float64" if form == "float64" else "float32")
@@ -276,12 +276,12 @@ def test_the_journal_has_what_was_stepped_whatever_becomes_of_it_meanwhile(form)
         e.step_many(keys, x)
     seq, time = np.array([1, 2]), np.array([1.0, 2.0])
 
-    def label(answers):
+    def bookmark(answers):
         x[:], seq[:], time[:], keys[:] = np.nan, 7, 99.0, ["c", "d"]
         return b"1"
 
     given = x.tolist() if form == "list" else x
-    e.step_many(keys, given, seq, time, label=label)
+    e.step_many(keys, given, seq, time, bookmark=bookmark)
     again = Engine(MODEL, "carry", store.crash())
     assert {s.key: s for s in again.streams()} == {s.key: s for s in e.streams()}
     assert {s.key: s.seq for s in again.streams()} == {"a": 1, "b": 2}

@@ -87,7 +87,7 @@ def test_reset_lets_streams_begin_anew_and_numbers_stay(where, new, tmp_path):
         before = [e.step("a", SAMPLES[i], seq=10 + i) for i in range(4)]
         e.step(7, SAMPLES[0], time=5.0)
         e.step("over", SAMPLES[0], seq=1, end=True)
-        e.step_many([b"k"], SAMPLES[:1], label=lambda _: b"how far")
+        e.step_many([b"k"], SAMPLES[:1], bookmark=lambda _: b"how far")
     done = migrate(where, new, "reset", backup=tmp_path / "backup")
     assert (done.streams, done.ended) == (3, 1)
     with Engine(new, "carry", where, remember=3) as e:
@@ -96,7 +96,7 @@ def test_reset_lets_streams_begin_anew_and_numbers_stay(where, new, tmp_path):
             7: (0, 0, None, None),
             b"k": (0, 0, None, None),
         }
-        assert e.label == b"how far"
+        assert e.bookmark == b"how far"
         assert e.step("over", SAMPLES[0], seq=1).duplicate
         again = e.step("a", SAMPLES[3], seq=13)
         assert again == before[3]._replace(duplicate=True, **({} if new is NEW else {"value": None}))

@@ -112,10 +112,10 @@ class Job:
         """Skip the part of the input, a file or None, that the streams in the store have seen."""
         self._input, self._about = input, position.of_options(asdict(self.meaning))
         self._consumed = None if input is None else position.Consumed(input)
-        if not self.engine.label:
+        if not self.engine.bookmark:
             return None
         state = shown(state)
-        saved = position.of_label(self.engine.label, state)
+        saved = position.of_bookmark(self.engine.bookmark, state)
         same = input is not None and position.is_of(saved, input)
         if same and self._consumed is not None:
             position.check_options(saved, asdict(self.meaning), state)
@@ -184,7 +184,7 @@ class Job:
                 time=None if self.meaning.time is None else np.array([s.time for s in samples], np.float64),
                 end=None if self.meaning.end is None else np.array([s.end for s in samples], bool),
                 on_bad="skip" if self.skip else "raise",
-                label=answered if self._durable else None,
+                bookmark=answered if self._durable else None,
             )
         except InputError as e:
             if self.engine.broken:  # the answers could not be written
@@ -201,7 +201,7 @@ class Job:
     def _answered(
         self, samples: Sequence[Sample], batch: Batch, read: int, place: int, give: Give, answers: Results
     ) -> bytes:
-        """Write the answers; the label that goes with them."""
+        """Write the answers; the bookmark that goes with them."""
         for i, reason in answers.reasons.items():
             batch.bad[samples[i].number] = f"{self.source.name}, line {samples[i].line}: {reason}"
         for number in sorted(number for number in batch.bad if number <= read):
@@ -213,7 +213,7 @@ class Job:
         if self._about.get("head", 0) < position.HEAD_BYTES:  # it may have grown
             self._about |= position.of_input(self._input)
         consumed = {} if self._consumed is None else self._consumed.to(place)
-        return position.to_label({"records": read, **self._about, **consumed, **written})
+        return position.to_bookmark({"records": read, **self._about, **consumed, **written})
 
     def _sample(self, record: Record, number: int, place: int) -> Sample:
         if record.error is not None:

@@ -1,6 +1,6 @@
 """How far a run came: counts beside the streams, by which the next run knows its input and its output again.
 
-Everything is a whole number; bytes and texts are hashed. A store keeps it as the engine's label, in JSON.
+Everything is a whole number; bytes and texts are hashed. A store keeps it as the engine's bookmark, in JSON.
 """
 
 from __future__ import annotations
@@ -106,21 +106,21 @@ def check_options(saved: Counts, options: Mapping[str, object], state: str) -> N
             )
 
 
-def to_label(counts: Counts) -> bytes:
+def to_bookmark(counts: Counts) -> bytes:
     """The counts as a store keeps them."""
     return json.dumps(counts).encode()
 
 
-def of_label(label: bytes, state: str) -> dict[str, int]:
+def of_bookmark(bookmark: bytes, state: str) -> dict[str, int]:
     """The inverse; raises StateError for what another program has put there."""
     try:
-        counts = json.loads(label)
+        counts = json.loads(bookmark)
         if isinstance(counts, dict) and all(type(count) is int and count >= 0 for count in counts.values()):
             return counts
     except ValueError:
         pass
     raise StateError(
-        f"{state}: expected a label by `stepstream run`, got {label[:40]!r}, which another program has put there; go "
+        f"{state}: expected a bookmark by `stepstream run`, got {bookmark[:40]!r}, which another program has put; go "
         "on with that, or name another --state"
     )
 

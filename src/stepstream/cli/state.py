@@ -191,8 +191,8 @@ def _show_store(store: str, key: str | None, key_type: str, as_json: bool) -> No
     if about["damaged"]:
         pairs["damaged"] = f"{count_text(about['damaged'], 'record', 'records')}; `stepstream state verify` names them"
     pairs["records"] = size_text(about["record_bytes"])
-    if about["label_bytes"]:
-        pairs["label"] = size_text(about["label_bytes"])
+    if about["bookmark_bytes"]:
+        pairs["bookmark"] = size_text(about["bookmark_bytes"])
     if "file_bytes" in about:
         entries = count_text(about["journal_entries"], "entry", "entries")
         pairs["journal"] = f"{entries}, {size_text(about['journal_bytes'])}"

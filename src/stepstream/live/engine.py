@@ -150,7 +150,7 @@ class Engine:
         self._rules, self._clock = rules, clock
         self._streams = Residents(rules, settings)
         self._lock, self._snapshots = threading.Lock(), threading.RLock()  # a callback may ask for a snapshot
-        self._closed, self._exact, self._labelling = False, True, 0
+        self._closed, self._exact, self._marking = False, True, 0
         self._why_closed = "was closed; open another"
         self._tender: Tender | None = None
         self._fronts: WeakKeyDictionary[asyncio.AbstractEventLoop, Front] = WeakKeyDictionary()
@@ -211,7 +211,7 @@ class Engine:
         seq: Sequence[int | None] | Array | None = None,
         time: Sequence[float | None] | Array | None = None,
         on_bad: str = "raise",
-        label: Callable[[Results], bytes] | None = None,
+        bookmark: Callable[[Results], bytes] | None = None,
         end: Sequence[bool] | Array | None = None,
     ) -> Results:
         """Samples of many streams, X (n, features) and as `Stream.steps` takes them, keys, seq, time and end (n,).
@@ -219,17 +219,19 @@ class Engine:
         The order within a key is kept, and any number of samples may have the same key. end: where it is true, the
         stream ends with the sample, and begins anew with its next one, perhaps in the same call. on_bad: "raise"
         applies all or nothing of the call; "skip" leaves bad samples out and says so in the answer.
-        label: is given the answers before anything is durable, and returns bytes that are kept with it, all or nothing:
-        how far an input was read, for example. What it raises ends the engine, as an error of the store does.
+        bookmark: is given the answers before anything is durable, and returns bytes that are kept with it, all or
+        nothing: how far an input was read, for example. What it raises ends the engine, as an error of the store does.
         """
         strict = word("on_bad", on_bad, "raise", "skip") == "raise"
-        if label is not None:
-            if not callable(label):
-                raise InputError(f"label: expected a function of the answers that returns bytes, got {short(label)}")
+        if bookmark is not None:
+            if not callable(bookmark):
+                raise InputError(
+                    f"bookmark: expected a function of the answers that returns bytes, got {short(bookmark)}"
+                )
             if self._streams.vault is None:
-                raise InputError("label: expected a store that keeps it, got none; give the engine a store=")
-            label = partial(self._label, label)
-        return self._many(keys, X, seq, time, end, strict, label)
+                raise InputError("bookmark: expected a store that keeps it, got none; give the engine a store=")
+            bookmark = partial(self._bookmark, bookmark)
+        return self._many(keys, X, seq, time, end, strict, bookmark)
 
     def _many(
         self,
@@ -239,12 +241,12 @@ class Engine:
         time: Any,
         end: Any = None,
         strict: bool = False,
-        label: Callable[[Results], bytes] | None = None,
+        bookmark: Callable[[Results], bytes] | None = None,
         later: list[Callable[[], object]] | None = None,
     ) -> Results:
         """As `step_many`. later: as in `_using`."""
         self._outside()
-        if (quick := self._quick_many(keys, X, seq, time, end, label)) is not None:
+        if (quick := self._quick_many(keys, X, seq, time, end, bookmark)) is not None:
             return quick
         samples = incoming.many(self.model, keys, X, seq, time, end)
         with self._using(later=later) as now:
@@ -253,7 +255,7 @@ class Engine:
                 self._streams.stepper.counts.bad += 1
                 raise InputError(samples.reasons[min(samples.reasons)])
             rows = self._streams.admit(samples, rows, now, strict)
-            return self._streams.apply(samples, rows, now, strict, label=label)
+            return self._streams.apply(samples, rows, now, strict, bookmark=bookmark)
 
     async def astep(self, key: Key, x: Sample, seq: int | None = None, time: float | None = None) -> Result:
         """As `step`, for many callers in an event loop: calls that wait at the same time go through the model, and to
@@ -333,7 +335,7 @@ class Engine:
         return result._replace(value=value_of(self.model, np.frombuffer(cast(bytes, result.value), np.float32)))
 
     def _quick_many(
-        self, keys: Any, X: Any, seq: Any, time: Any, end: Any, label: Callable[[Results], bytes] | None
+        self, keys: Any, X: Any, seq: Any, time: Any, end: Any, bookmark: Callable[[Results], bytes] | None
     ) -> Results | None:
         """Arrays of samples with nothing out of the ordinary, of streams that are there; else None."""
         kept = self._streams.vault is not None  # what was stepped, whatever the caller does to his own meanwhile
@@ -358,7 +360,9 @@ class Engine:
                     return None
                 if self._streams.vault is not None:
                     done, now = [Operation(STEPS, native.now, keys, x, seq, times)], native.now
-                    self._streams.vault.commit(done, now, rows, None if label is None else partial(label, answers))
+                    self._streams.vault.commit(
+                        done, now, rows, None if bookmark is None else partial(bookmark, answers)
+                    )
                 return answers
             except BaseException as e:
                 self._streams.cut_off(e)
@@ -456,10 +460,10 @@ class Engine:
     # durability
 
     @property
-    def label(self) -> bytes:
+    def bookmark(self) -> bytes:
         """The newest of `step_many`, also from before the store was opened; empty where there was none."""
         vault = self._streams.vault
-        return (vault.label if vault is not None else None) or b""
+        return (vault.bookmark if vault is not None else None) or b""
 
     def snapshot(self) -> None:
         """Write every record that has changed to the store, while other threads go on, and trim its journal; delete
@@ -550,21 +554,21 @@ class Engine:
         else:
             later += due
 
-    def _label(self, label: Callable[[Results], bytes], answers: Results) -> bytes:
+    def _bookmark(self, bookmark: Callable[[Results], bytes], answers: Results) -> bytes:
         """What the caller's function returns, while the lock is held."""
-        self._labelling = threading.get_ident()
+        self._marking = threading.get_ident()
         try:
-            made = label(answers)
+            made = bookmark(answers)
         finally:
-            self._labelling = 0
+            self._marking = 0
         if not isinstance(made, bytes):
-            raise InputError(f"label: expected bytes of the function, got {short(made)}")
+            raise InputError(f"bookmark: expected bytes of the function, got {short(made)}")
         return made
 
     def _outside(self) -> None:
-        """Whether the caller is not a label, which has the lock already."""
-        if self._labelling and self._labelling == threading.get_ident():
-            raise InputError("expected no call of the engine by label=, got one; call it before or after step_many")
+        """Whether the caller is not a bookmark, which has the lock already."""
+        if self._marking and self._marking == threading.get_ident():
+            raise InputError("expected no call of the engine by bookmark=, got one; call it before or after step_many")
 
     def _disown(self) -> None:
         """In a process that was forked off: the store belongs to the one before; two would write over each other."""

@@ -17,7 +17,7 @@ from stepstream.live.records import ENDED, LAYOUT, Head, Records, decode_key, en
 from stepstream.live.replay import replayed, rules_of
 from stepstream.live.residents import shape_of
 from stepstream.live.stream import Stream
-from stepstream.live.vault import CHUNK, LABEL_KEY, header_of, refuse_other
+from stepstream.live.vault import BOOKMARK_KEY, CHUNK, header_of, refuse_other
 from stepstream.stores.reading import reading
 from stepstream.stores.store import Stored
 
@@ -81,11 +81,11 @@ def show(where: Where) -> dict[str, Any]:
     in bytes.
     """
     with reading(where) as (header, reader):
-        counts = dict.fromkeys(("streams", "ended", "damaged", "record_bytes", "label_bytes"), 0)
+        counts = dict.fromkeys(("streams", "ended", "damaged", "record_bytes", "bookmark_bytes"), 0)
         for stored in reader.records():
             counts["record_bytes"] += len(stored.record or b"")
-            if stored.key == LABEL_KEY:
-                counts["label_bytes"] = len(stored.record or b"")
+            if stored.key == BOOKMARK_KEY:
+                counts["bookmark_bytes"] = len(stored.record or b"")
             elif (found := _head(stored)) is None:
                 counts["damaged"] += 1
             else:
@@ -146,7 +146,7 @@ def verify(where: Where, model: Model | None = None) -> list[str]:
             except (StateError, InputError) as e:
                 found.append(f"header: {e}")
                 rules = None  # what the records are of is another's to say
-        some = ((s.key, s.record) for s in reader.records() if s.record is not None and s.key != LABEL_KEY)
+        some = ((s.key, s.record) for s in reader.records() if s.record is not None and s.key != BOOKMARK_KEY)
         while part := list(islice(some, CHUNK)):  # of the others it is said already
             found += _undecodable(part, rules)
             if features is None:
@@ -169,7 +169,7 @@ def verify(where: Where, model: Model | None = None) -> list[str]:
 
 def _live(records: Iterable[Stored], damaged: list[Key]) -> Iterator[StoredStream]:
     for stored in records:
-        if stored.key == LABEL_KEY:
+        if stored.key == BOOKMARK_KEY:
             continue
         found = _head(stored)
         if found is None:

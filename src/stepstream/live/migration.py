@@ -23,7 +23,7 @@ from stepstream.live.residents import shape_of
 from stepstream.live.sliding import SlidingExecutor
 from stepstream.live.stream import Stream
 from stepstream.live.upkeep import kept_by, opened
-from stepstream.live.vault import LABEL_KEY, header_of, refuse_other
+from stepstream.live.vault import BOOKMARK_KEY, header_of, refuse_other
 from stepstream.live.windowing import Windowing
 from stepstream.stores.opening import store_at
 from stepstream.stores.reading import reading
@@ -164,7 +164,7 @@ def _migrated(
     store: Store, rules: Stream, done: Migration, total: int, progress: Progress | None
 ) -> Iterator[tuple[bytes, bytes]]:
     """(key, record) of all streams as they are under the new rules; counts them."""
-    found = (stored for stored in store.records() if stored.key != LABEL_KEY)
+    found = (stored for stored in store.records() if stored.key != BOOKMARK_KEY)
     count = 0
     while part := list(islice(found, CHUNK)):
         alike: dict[tuple[Shape, int], list[tuple[bytes, bytes]]] = {}

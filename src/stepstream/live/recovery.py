@@ -14,7 +14,7 @@ from stepstream.graph.ir import Array
 from stepstream.kernel.keys import Key
 from stepstream.live import journal
 from stepstream.live.batch import Counts, Samples
-from stepstream.live.journal import DELETE, END, LABEL, PUT, STEPS, Operation
+from stepstream.live.journal import BOOKMARK, DELETE, END, PUT, STEPS, Operation
 from stepstream.live.records import CHANGED, encode_key
 from stepstream.live.residents import Residents
 from stepstream.live.vault import Vault, header_of, refuse_other
@@ -61,16 +61,16 @@ def _recover(streams: Residents, vault: Vault) -> None:
         room = table.capacity - len(table)
         rows = table.take(found.keys[:room], found.meta[:room], found.rows[:room])
         included[rows] = found.numbers[:room]
-    label_includes = vault.load_label()
+    bookmark_includes = vault.load_bookmark()
     doubtful: dict[Key, str] = {}  # streams without a sample that they once took, and why they do not take it
     for number, entry in vault.store.journal():
         vault.number = number - 1
         plainly = None if short is None else partial(short.replay, number=number, included=included)
         all_here = False
         for operation in journal.decode(entry, rules.model.n_features, number, plainly):
-            if operation.letter == LABEL:
-                if label_includes is None or number > label_includes:
-                    vault.label = operation.record
+            if operation.letter == BOOKMARK:
+                if bookmark_includes is None or number > bookmark_includes:
+                    vault.bookmark = operation.record
             elif operation.letter == DELETE:
                 # also of a record that includes it, or is damaged: all that came later is in the journal
                 streams.do(operation, table.keys.find(operation.keys))
@@ -87,8 +87,8 @@ def _recover(streams: Residents, vault: Vault) -> None:
             f"expected samples of stream {key!r} that were accepted before, got one that is not: {why}; restore the "
             "store from a backup"
         )
-    if label_includes is None and vault.label is None:
-        raise StoreError("expected the label as it was written, got a damaged one; restore a backup")
+    if bookmark_includes is None and vault.bookmark is None:
+        raise StoreError("expected the bookmark as it was written, got a damaged one; restore a backup")
     streams.included = None
     stepper.gap_is_error, rules._says_restart = strict, says
     if short is not None:

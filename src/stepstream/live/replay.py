@@ -11,7 +11,7 @@ from stepstream.errors import StateError
 from stepstream.kernel.keys import Key
 from stepstream.live import journal
 from stepstream.live.engine import Engine
-from stepstream.live.journal import LABEL, Operation
+from stepstream.live.journal import BOOKMARK, Operation
 from stepstream.live.records import encode_key
 from stepstream.live.stream import Stream
 from stepstream.stores.reading import Reader
@@ -78,7 +78,7 @@ class _Still:
             return
         for number, entry in self._reader.journal():
             operations = map(self._some, journal.decode(entry, self._features, number))
-            yield number, journal.encode([o for o in operations if o.keys or o.letter == LABEL])
+            yield number, journal.encode([o for o in operations if o.keys or o.letter == BOOKMARK])
 
     def _some(self, o: Operation) -> Operation:
         """What it does to the wanted streams: no stream knows of others."""

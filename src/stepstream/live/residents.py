@@ -216,9 +216,9 @@ class Residents:
         rows: Array,
         now: float,
         strict: bool,
-        label: Callable[[Results], bytes] | None = None,
+        bookmark: Callable[[Results], bytes] | None = None,
     ) -> Results:
-        """Step, and make it durable, with the label that the answers give."""
+        """Step, and make it durable, with the bookmark that the answers give."""
         self.changing, self.stepper.restarted = True, False
         try:
             answers, taken = self._step(samples, rows, now, strict)
@@ -246,8 +246,8 @@ class Residents:
             self.do(Operation(END, now, [self.table.keys.key(row) for row in ended.tolist()]), ended)
         if self.vault is not None:
             done = [o for some, part in taken if some.keys for o in _operations(some, part, now)]
-            if done or label is not None:
-                self.vault.commit(done, now, rows, None if label is None else partial(label, answers))
+            if done or bookmark is not None:
+                self.vault.commit(done, now, rows, None if bookmark is None else partial(bookmark, answers))
         for key, _ in over:
             self.tell_end(key)
         self.events["ended"] += len(over)

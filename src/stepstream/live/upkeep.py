@@ -15,7 +15,7 @@ from stepstream.live.incoming import check_key
 from stepstream.live.look import Where
 from stepstream.live.records import head
 from stepstream.live.replay import rules_of
-from stepstream.live.vault import LABEL_KEY, header_of, refuse_other
+from stepstream.live.vault import BOOKMARK_KEY, header_of, refuse_other
 from stepstream.stores.opening import store_at
 from stepstream.stores.reading import Reader, reading
 from stepstream.stores.store import Header
@@ -90,7 +90,7 @@ def kept_by(reader: Reader) -> tuple[int, int]:
     """
     remember, keep, entries = 0, 0, reader.sizes()["journal_entries"]
     for stored in reader.records():
-        if stored.record is not None and stored.key != LABEL_KEY:
+        if stored.record is not None and stored.key != BOOKMARK_KEY:
             try:
                 found = head(stored.key, stored.record)
             except StoreError:  # whoever needs this stream will be told

@@ -13,7 +13,7 @@ from stepstream.errors import StateError, StoreError
 from stepstream.graph.ir import Array
 from stepstream.kernel.keys import Key
 from stepstream.live import journal
-from stepstream.live.journal import LABEL, Operation
+from stepstream.live.journal import BOOKMARK, Operation
 from stepstream.live.records import CHANGED, COPIED, ENDED, LAYOUT, Records, decode_key, encode_key
 from stepstream.live.stream import Stream
 from stepstream.live.table import Table
@@ -33,18 +33,18 @@ class Found(NamedTuple):
     numbers: Array
 
 
-LABEL_KEY = b"l"  # of the record that holds the label; no stream has a key of that letter
+BOOKMARK_KEY = b"l"  # of the record that holds the bookmark; no stream has a key of that letter
 
 
 class Vault:
     """Knows what of the table is in the store already. number: of the last journal entry that the table includes;
-    label: what the caller keeps beside the streams, None before the first.
+    bookmark: what the caller keeps beside the streams, None before the first.
     """
 
     def __init__(self, store: Store, table: Table, records: Records) -> None:
         self.store, self.table, self.records = store, table, records
         self.number = 0
-        self.label: bytes | None = None
+        self.bookmark: bytes | None = None
         self.broken: str | None = None
         self.damaged: set[bytes] = set()  # keys of records whose checksum is wrong
         self._gone: dict[bytes, int] = {}  # keys that are no longer, whose records may still be there, and since when
@@ -133,33 +133,33 @@ class Vault:
             self.damaged.discard(data)
 
     def commit(
-        self, operations: Sequence[Operation], now: float, touched: Array, label: Callable[[], bytes] | None = None
+        self, operations: Sequence[Operation], now: float, touched: Array, bookmark: Callable[[], bytes] | None = None
     ) -> None:
         """One group, which the table includes already. touched: rows int64, of any keys, some perhaps free again.
-        label: makes the new label, the last thing before the store is asked.
+        bookmark: makes the new bookmark, the last thing before the store is asked.
         """
         journalled, store = self.store.keeps_journal, self.store
         with self._all_or_nothing():
-            new = None if label is None else label()
+            new = None if bookmark is None else bookmark()
             if new is not None:
-                operations = [*operations, Operation(LABEL, now, [], record=new)]
+                operations = [*operations, Operation(BOOKMARK, now, [], record=new)]
 
             def records() -> Iterator[tuple[bytes, bytes]]:
                 rows = np.unique(touched)
                 yield from self.encode(rows[self.table.meta["flags"][rows] != 0])
                 if new is not None:
-                    yield LABEL_KEY, new
+                    yield BOOKMARK_KEY, new
 
             entry = journal.encode(operations) if journalled else b""
             self.number = store.commit(entry, records, () if journalled else list(self._gone))
-            self.label = self.label if new is None else new
+            self.bookmark = self.bookmark if new is None else new
         if not journalled:  # the records are in the store
             self.table.meta["flags"][touched] &= ~np.uint32(CHANGED)
             self._gone.clear()
 
     def all(self) -> Iterator[Found]:
         """All that is in the store and not damaged, chunk by chunk."""
-        found = (stored for stored in self.store.records() if stored.key != LABEL_KEY)
+        found = (stored for stored in self.store.records() if stored.key != BOOKMARK_KEY)
         while part := list(islice(found, 4 * CHUNK)):
             yield self._sound(part)[0]
 
@@ -184,10 +184,10 @@ class Vault:
                 if row < 0 and encode_key(key) not in self._gone:
                     yield key, meta
 
-    def load_label(self) -> int | None:
-        """What the store has as the label; returns the journal entry that it includes, None where it is damaged."""
-        for stored in self.store.get([LABEL_KEY]):
-            self.label = stored.record
+    def load_bookmark(self) -> int | None:
+        """What the store has as the bookmark; returns the journal entry that it includes, None where it is damaged."""
+        for stored in self.store.get([BOOKMARK_KEY]):
+            self.bookmark = stored.record
             return None if stored.record is None else stored.number
         return 0
 
@@ -199,9 +199,9 @@ class Vault:
         if not self.store.keeps_journal:  # each commit has done all of it
             return
         with locked():
-            number, last, label = self.number, self.table.keys.rows, self.label
-        if label is not None:  # one that is empty replaces another
-            self._write(number, [(LABEL_KEY, label)])
+            number, last, bookmark = self.number, self.table.keys.rows, self.bookmark
+        if bookmark is not None:  # one that is empty replaces another
+            self._write(number, [(BOOKMARK_KEY, bookmark)])
         for first in range(0, last, CHUNK):
             with locked():
                 rows, at = self._changed(self.table.rows(first, first + CHUNK)), self.number
