@@ -25,15 +25,22 @@ HEAVY = [
     "typer",
     "rich",
     "pandas",
+    "matplotlib",
+    "safetensors",
+    "sklearn",
 ]
 # who may import what lies outside the standard library and NumPy
 OUTSIDE = {
     "h5py": {"stepstream.live"},  # writes
-    "keras": {"stepstream.cli"},  # `verify` compares with it, where it is installed
-    "pyarrow": {"stepstream.cli"},
+    "jax": {"stepstream.learn"},
+    "keras": {"stepstream.cli", "stepstream.learn"},  # `verify` compares with it, where it is installed
+    "matplotlib": {"stepstream.learn"},
+    "pyarrow": {"stepstream.cli", "stepstream.learn"},
     "pyfive": {"stepstream.formats"},  # reads
     "redis": {"stepstream.stores"},
     "rich": {"stepstream.cli"},
+    "safetensors": {"stepstream.formats"},
+    "sklearn": {"stepstream.learn"},
     "typer": {"stepstream.cli"},
 }
 
@@ -47,6 +54,7 @@ FLOORS = [
     {"live"},
     {"bench", "reference", "report", "testing"},
     {"model"},
+    {"learn"},
     {"stepstream"},
     {"cli"},
     {"__main__"},
