@@ -103,6 +103,10 @@ class DictStore:
         self.entries = {n: e for n, e in self.entries.items() if n > number}
 
     @property
+    def number(self):
+        return self.last
+
+    @property
     def journal_bytes(self):
         return sum(map(len, self.entries.values()))
 

@@ -668,7 +668,8 @@ def test_bookmarks_are_bytes_and_leave_the_engine_alone():
     with pytest.raises(InputError, match="bookmark: expected a function of the answers"):
         e.step_many(["a"], SAMPLES[:1], bookmark=b"abc")
     assert e.step("a", SAMPLES[0]).age == 1
-    for name, arguments in (("streams", ()), ("step", ("a", SAMPLES[0])), ("step_many", (["a"], SAMPLES[:1]))):
+    calls = {"step": ("a", SAMPLES[0]), "step_many": (["a"], SAMPLES[:1]), "streams": (), "stats": ()}
+    for name, arguments in {**calls, "snapshot": (), "close": ()}.items():
         e = engine(store=DictStore())
         call = partial(getattr(e, name), *arguments)
         with pytest.raises(InputError, match="expected no call of the engine by bookmark="):

@@ -251,6 +251,28 @@ def test_samples_are_answered_while_a_snapshot_waits_for_the_disk():
     assert [f.export(key).age for key in range(4)] == [2, 2, 2, 1]
 
 
+def test_closing_waits_for_a_snapshot_that_another_thread_has_begun():
+    store = DictStore()
+    e = engine(store)
+    e.step("a", SAMPLES[0])
+    closing, put, outcome = threading.Thread(target=e.close, daemon=True), store.put, []
+
+    def held_up(number, records):
+        if not outcome:
+            outcome.append(store.opened)
+            closing.start()
+            closing.join(0.2)
+        outcome.append(store.opened)
+        put(number, records)
+
+    store.put = held_up
+    e.snapshot()
+    closing.join(30)
+    assert outcome[:2] == [True, True]
+    assert not store.opened
+    assert not e.broken
+
+
 def away(e):
     """Others come, and so "k" leaves memory."""
     e.step_many(["x", "y", "z"], SAMPLES[5:8])
@@ -276,12 +298,12 @@ MEANWHILE = [(begin,), (away,), (begin, away), (delete,), (delete, begin), (dele
 def test_what_happens_while_a_snapshot_writes_is_not_undone(again, call, before, meanwhile):
     store, twin = DictStore(), Engine(MODEL)
     e = engine(store, capacity=3)
-    write = getattr(store, call)
+    write, left = getattr(store, call), list(meanwhile)
 
     def held_up(*written):
         setattr(store, call, write)
-        for done in meanwhile:
-            done(e)
+        while left:
+            left.pop(0)(e)
         write(*written)
 
     for done in before:
@@ -290,6 +312,8 @@ def test_what_happens_while_a_snapshot_writes_is_not_undone(again, call, before,
     e.step("w", SAMPLES[0])  # there is something to write in any case
     setattr(store, call, held_up)
     e.snapshot()
+    for done in left:  # where there was nothing to delete
+        done(e)
     for done in meanwhile:
         done(twin)
     if again:

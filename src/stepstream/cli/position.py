@@ -120,8 +120,8 @@ def of_bookmark(bookmark: bytes, state: str) -> dict[str, int]:
     except ValueError:
         pass
     raise StateError(
-        f"{state}: expected a bookmark by `stepstream run`, got {bookmark[:40]!r}, which another program has put; go "
-        "on with that, or name another --state"
+        f"{state}: expected a bookmark by `stepstream run`, got {bookmark[:40]!r}, put there by another "
+        "program; go on with that, or name another --state"
     )
 
 

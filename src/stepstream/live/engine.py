@@ -149,7 +149,7 @@ class Engine:
         self.model, self.windowing = model, rules.windowing
         self._rules, self._clock = rules, clock
         self._streams = Residents(rules, settings)
-        self._lock, self._snapshots = threading.Lock(), threading.RLock()  # a callback may ask for a snapshot
+        self._lock, self._snapshots = threading.Lock(), threading.Lock()
         self._closed, self._exact, self._marking = False, True, 0
         self._why_closed = "was closed; open another"
         self._tender: Tender | None = None
@@ -442,6 +442,7 @@ class Engine:
 
     def stats(self) -> dict[str, Any]:
         """Counts since the engine was opened; streams: in memory now, tombstones too; gaps: numbers left out."""
+        self._outside()
         with self._lock:
             counts, native = self._streams.stepper.counts, self._streams.short
             return {
@@ -469,6 +470,7 @@ class Engine:
         """Write every record that has changed to the store, while other threads go on, and trim its journal; delete
         what has expired.
         """
+        self._outside()
         due: list[Callable[[], object]] = []
         try:
             with self._snapshots:
@@ -491,6 +493,7 @@ class Engine:
 
     def close(self) -> None:
         """Snapshot and close the store; again: nothing. After an error of the store it is closed as it is."""
+        self._outside()
         if self._closed:
             return
         if self._tender is not None:
@@ -503,7 +506,7 @@ class Engine:
             if not self._closed:  # by another thread
                 raise
         finally:
-            with self._lock:
+            with self._snapshots, self._lock:  # one that another thread has begun comes to its end
                 if not self._closed:
                     self._closed = True
                     if vault is not None:
@@ -573,7 +576,7 @@ class Engine:
     def _disown(self) -> None:
         """In a process that was forked off: the store belongs to the one before; two would write over each other."""
         if self._streams.vault is not None:
-            self._lock, self._snapshots = threading.Lock(), threading.RLock()
+            self._lock, self._snapshots = threading.Lock(), threading.Lock()
             self._closed, self._why_closed = True, "another process opened, before it forked; open one in this process"
 
     def __reduce__(self) -> NoReturn:

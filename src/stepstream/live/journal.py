@@ -23,7 +23,7 @@ RESET = b"r"  # back to nothing, the numbers stay
 END = b"e"  # back to nothing, and a tombstone where there are numbers
 DELETE = b"d"  # nothing is left
 PUT = b"p"  # a record: what fork and restore make of a stream
-BOOKMARK = b"l"  # what the caller keeps beside the streams; of no stream
+BOOKMARK = b"l"  # ("label", once) what the caller keeps beside the streams; of no stream
 
 _HEAD = struct.Struct("<cdIB")  # letter, clock, streams, 1 for numbers + 2 for times
 _SIZE = struct.Struct("<I")

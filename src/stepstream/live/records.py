@@ -30,7 +30,7 @@ ENDED = 1  # a tombstone: nothing is left but its numbers
 CHANGED = 2  # since its record was written
 STATIC = 4  # the values of the inputs without time are known
 HERE = 8  # the row is in use
-COPIED = 16  # what a snapshot has begun to write is what the row holds
+COPIED = 16  # its record is being written, and it has not changed since: whoever changes a row sets its flags anew
 KEPT = ENDED | STATIC  # those that a record holds
 
 

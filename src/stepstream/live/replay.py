@@ -53,7 +53,7 @@ class _Still:
     """A store that takes what it is given and keeps nothing of it."""
 
     keeps_journal = True
-    journal_bytes = 0
+    number = journal_bytes = 0
 
     def __init__(self, header: Header, reader: Reader, wanted: frozenset[Key] | None, features: int) -> None:
         self._header, self._reader, self._features = header, reader, features

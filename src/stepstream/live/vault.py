@@ -21,6 +21,8 @@ from stepstream.stores.store import Header, Store, Stored
 
 CHUNK = 1024  # records copied at a time: what a call may have to wait for while a snapshot runs
 
+BOOKMARK_KEY = b"l"  # of the record that holds the bookmark; no stream has a key of that letter
+NO_ROWS = np.zeros(0, np.int64)
 CURE = "reset(key, delete=True) begins it anew, and other streams go on"
 
 
@@ -33,7 +35,12 @@ class Found(NamedTuple):
     numbers: Array
 
 
-BOOKMARK_KEY = b"l"  # of the record that holds the bookmark; no stream has a key of that letter
+class Copies(NamedTuple):
+    """Records (key, record) of rows of the table on their way to the store; they include the journal up to `number`."""
+
+    number: int
+    rows: Array
+    records: list[tuple[bytes, bytes]]
 
 
 class Vault:
@@ -43,11 +50,12 @@ class Vault:
 
     def __init__(self, store: Store, table: Table, records: Records) -> None:
         self.store, self.table, self.records = store, table, records
-        self.number = 0
+        self.number = store.number
         self.bookmark: bytes | None = None
         self.broken: str | None = None
         self.damaged: set[bytes] = set()  # keys of records whose checksum is wrong
-        self._gone: dict[bytes, int] = {}  # keys that are no longer, whose records may still be there, and since when
+        # keys that are no longer, whose records may still be there, and since which journal entry
+        self._gone: dict[bytes, int] = {}
 
     @contextmanager
     def _all_or_nothing(self) -> Iterator[None]:
@@ -71,25 +79,30 @@ class Vault:
 
     def put(self, rows: Array) -> None:
         """Write those that have changed since they were written last."""
-        rows = self._changed(rows)
-        if not len(rows):
-            return
-        self._write(self.number, self.encode(rows))
-        self._there(self.number, (encode_key(self.table.keys.key(row)) for row in rows.tolist()))
-        self.table.meta["flags"][rows] &= ~np.uint32(CHANGED)  # last: an interrupt before costs no more than another
+        copies = self._copied(rows)
+        self._write(copies)
+        self._written(copies)
 
-    def _changed(self, rows: Array) -> Array:
-        return rows[(self.table.meta["flags"][rows] & CHANGED) != 0]
+    def _copied(self, rows: Array) -> Copies:
+        """Records of those that have changed."""
+        flags = self.table.meta["flags"]
+        rows = rows[(flags[rows] & CHANGED) != 0]
+        flags[rows] |= COPIED
+        return Copies(self.number, rows, list(self.encode(rows)))
 
-    def _write(self, number: int, records: Iterable[tuple[bytes, bytes]]) -> None:
-        with self._all_or_nothing():
-            self.store.put(number, records)
+    def _write(self, copies: Copies) -> None:
+        if copies.records:
+            with self._all_or_nothing():
+                self.store.put(copies.number, copies.records)
 
-    def _there(self, number: int, keys: Iterable[bytes]) -> None:
-        """Records of these that include the journal up to `number` are in the store: no older end counts."""
-        for key in keys if self._gone else ():
-            if self._gone.get(key, number + 1) <= number:
+    def _written(self, copies: Copies) -> None:
+        """The records are in the store: ends before them count no more, and what has not changed since is not new."""
+        for key, _ in copies.records if self._gone else ():
+            if key in self._gone and self._gone[key] <= copies.number:
                 del self._gone[key]
+        flags, rows = self.table.meta["flags"], copies.rows
+        # last: an interrupt before costs no more than another write
+        flags[rows[(flags[rows] & COPIED) != 0]] &= ~np.uint32(CHANGED | COPIED)
 
     def fetch(self, keys: Sequence[Key]) -> tuple[Found, dict[Key, str]]:
         """What the store has of these; and of which it is damaged, in words."""
@@ -201,19 +214,14 @@ class Vault:
         with locked():
             number, last, bookmark = self.number, self.table.keys.rows, self.bookmark
         if bookmark is not None:  # one that is empty replaces another
-            self._write(number, [(BOOKMARK_KEY, bookmark)])
+            self._write(Copies(number, NO_ROWS, [(BOOKMARK_KEY, bookmark)]))
         for first in range(0, last, CHUNK):
             with locked():
-                rows, at = self._changed(self.table.rows(first, first + CHUNK)), self.number
-                if not len(rows):
-                    continue
-                records = list(self.encode(rows))
-                self.table.meta["flags"][rows] |= COPIED  # until it changes
-            self._write(at, records)
-            with locked():
-                flags = self.table.meta["flags"][rows]
-                self.table.meta["flags"][rows[(flags & COPIED) != 0]] &= ~np.uint32(CHANGED | COPIED)
-                self._there(at, (key for key, _ in records))
+                copies = self._copied(self.table.rows(first, first + CHUNK))
+            if copies.records:
+                self._write(copies)
+                with locked():
+                    self._written(copies)
         self._bury(number, locked)
         with self._all_or_nothing():
             self.store.trim(number)
@@ -224,12 +232,13 @@ class Vault:
         while more:
             with locked():
                 gone = {key: since for key, since in islice(self._gone.items(), CHUNK) if since <= number}
-            with self._all_or_nothing():
-                self.store.delete(number, gone)
-            with locked():
-                for key, since in gone.items():
-                    if self._gone.get(key) == since:
-                        del self._gone[key]
+            if gone:
+                with self._all_or_nothing():
+                    self.store.delete(number, gone)
+                with locked():
+                    for key, since in gone.items():
+                        if self._gone.get(key) == since:
+                            del self._gone[key]
             more = len(gone) == CHUNK
 
 

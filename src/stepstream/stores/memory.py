@@ -15,7 +15,7 @@ class MemoryStore:
     """Keeps what it holds over closing and opening again; gone with the process."""
 
     keeps_journal = False
-    journal_bytes = 0
+    number = journal_bytes = 0
 
     def __init__(self) -> None:
         self._lock = Lock()

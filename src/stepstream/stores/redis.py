@@ -51,7 +51,7 @@ class RedisStore:
     """
 
     keeps_journal = False
-    journal_bytes = 0
+    number = journal_bytes = 0
 
     def __init__(
         self, url: str, prefix: str = "stepstream", expire: float | None = None, lasting: bool = False

@@ -193,6 +193,10 @@ class SqliteStore:
         self._sweep()
 
     @property
+    def number(self) -> int:
+        return self._last
+
+    @property
     def journal_bytes(self) -> int:
         return self._journal_bytes
 

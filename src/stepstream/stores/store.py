@@ -91,6 +91,10 @@ class Store(Protocol):
         """Forget the journal up to and including `number`, which all records include: a snapshot is complete."""
 
     @property
+    def number(self) -> int:
+        """Of the newest journal entry that there has been; 0 where there was none, or is no journal."""
+
+    @property
     def journal_bytes(self) -> int:
         """Size of the journal's entries, which decides when the next snapshot is due."""
 
