@@ -7,6 +7,7 @@ from functools import partial
 import numpy as np
 
 from stepstream.formats.reading import LayerInfo, Provenance, Reading
+from stepstream.graph.attach import calibrated, with_trigger
 from stepstream.graph.ir import Graph, Node, TensorSpec, TimeRole
 from stepstream.graph.validate import validate
 from stepstream.model import Model
@@ -166,6 +167,18 @@ def pictures() -> Model:
     return graph_model({"x": ((24,), SEQUENCE)}, nodes, ["y"])
 
 
+SCALE = np.float32([0.4, 0.7, 1.1, 1.6])
+KNOTS = np.float32([0.0, 0.3, 0.6, 1.0]), np.float32([0.05, 0.2, 0.7, 0.9])
+RULE = np.float32([[1, 0, -0.9], [1, 0.3, -0.85], [0.9, 0.5, -0.7], [1, 0, -0.52]])
+
+
+def deciding(units: int = 3, k: int = 2, latched: bool = False, knots=KNOTS, sequences: bool = True) -> Model:
+    """Calibrated, and with a trigger; one unit is a sigmoid, more are a softmax."""
+    last = dense(4, units, "sigmoid" if units == 1 else "softmax")
+    model = model_of(recurrent("lstm", 3, 4, sequences=sequences), last)
+    return model.with_graph(with_trigger(calibrated(model.graph, SCALE, knots), RULE, k, latched))
+
+
 def looked_up() -> Model:
     return model_of(("embedding", {}, {"table": random(11, 6)}), recurrent("gru", 6, 4, sequences=False), dense(4, 2))
 
@@ -204,6 +217,9 @@ EXAMPLES = {
     "latest": chain(recurrent("lstm", 3, 4), ("latest", {}, {}), dense(4, 2)),
     "position": windowed,
     "position_dense": partial(windowed, 12),
+    "calibrate": partial(deciding, 1, knots=None),
+    "isotonic": partial(deciding, 3, sequences=False),
+    "trigger": partial(deciding, 2, latched=True),
     **dict.fromkeys(("reshape", "transpose", "conv", "pool", "pad"), pictures),
 }
 NEVER_STEPS = {"flatten"}  # a pass takes it apart

@@ -14,7 +14,7 @@ class StepstreamError(Exception):
 
 
 class ModelFileError(StepstreamError, ValueError):
-    """A model file could not be read; the message names the place in the file."""
+    """A model file could not be read, or not be written; the message names the file and the place in it."""
 
 
 class BlockedError(StepstreamError):

@@ -99,7 +99,7 @@ def branches(op, merge, params=None):
         (Graph(X, (Node("a", "mask_differs", ("x",), {"value": 0}),), (("y", "a"),)), "expected a vector"),
         (branches(LATEST, "add"), "cannot be fed back"),
         (branches(recurrent("lstm", 3, 5), "add"), "shapes that fit"),
-        (branches(recurrent("lstm", 3, 5), "concatenate", {"axis": 0}), "axes in each"),
+        (branches(recurrent("lstm", 3, 5), "concatenate", {"axis": -3}), "axes in each"),
         (branches(recurrent("lstm", 3, 5), "dot", {"normalize": False}), "two vectors"),
     ],
 )

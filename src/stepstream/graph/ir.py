@@ -79,10 +79,10 @@ class Node:
     def __post_init__(self) -> None:
         weights = {name: frozen(np.asarray(w)) for name, w in self.weights.items()}
         object.__setattr__(self, "weights", MappingProxyType(weights))
-        object.__setattr__(self, "params", _frozen(self.params))
+        object.__setattr__(self, "params", frozen_json(self.params))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        values = (self.id, self.op, self.inputs, _thawed(self.params), dict(self.weights))
+        values = (self.id, self.op, self.inputs, thawed(self.params), dict(self.weights))
         return Node, (*values, self.layer, self.layer_index, self.is_scale)
 
 
@@ -117,7 +117,7 @@ class Graph:
                         "id": n.id,
                         "op": n.op,
                         "inputs": list(n.inputs),
-                        "params": _thawed(n.params),
+                        "params": thawed(n.params),
                         "weights": {k: [list(w.shape), _digest(w)] for k, w in n.weights.items()},
                     }
                     for n in self.nodes
@@ -166,15 +166,18 @@ def frozen(weight: Array) -> Array:
     return np.ndarray(weight.shape, np.float32, np.asarray(weight, np.float32).tobytes())
 
 
-def _frozen(value: Any) -> Any:
+def frozen_json(value: Any) -> Any:
     """JSON values that nobody can change."""
     if isinstance(value, Mapping):
-        return MappingProxyType({k: _frozen(v) for k, v in value.items()})
-    return tuple(map(_frozen, value)) if isinstance(value, list | tuple) else value
+        return MappingProxyType({k: frozen_json(v) for k, v in value.items()})
+    return tuple(map(frozen_json, value)) if isinstance(value, list | tuple) else value
 
 
-def _thawed(value: Any) -> Any:
-    return {k: _thawed(v) for k, v in value.items()} if isinstance(value, Mapping) else value
+def thawed(value: Any) -> Any:
+    """The inverse: dicts and lists."""
+    if isinstance(value, Mapping):
+        return {k: thawed(v) for k, v in value.items()}
+    return list(map(thawed, value)) if isinstance(value, list | tuple) else value
 
 
 def _digest(weight: Array) -> str:

@@ -8,6 +8,7 @@ from stepstream.errors import GraphError
 from stepstream.graph.ir import MASK, Graph, Node, TensorSpec, TimeRole, state_ref
 from stepstream.limits import MAX_VALUES
 from stepstream.ops import REGISTRY
+from stepstream.ops.declared import check
 
 
 def validate(graph: Graph) -> dict[str, TensorSpec]:
@@ -44,9 +45,13 @@ def infer(node: Node, specs: dict[str, TensorSpec]) -> dict[str, TensorSpec]:
     for name, weight in node.weights.items():
         if not np.isfinite(weight).all():
             raise GraphError(f"layer {node.layer!r}: weight {name!r} holds NaN or Inf")
-    found = {node.id: op.infer(node, *(specs[i] for i in node.inputs))}
+    xs = [specs[i] for i in node.inputs]
+    check(op, node, xs)
+    found = {node.id: op.infer(node, *xs)}
     for slot in op.slots(node):
         found[state_ref(node.id, slot.name)] = TensorSpec(slot.shape, TimeRole.LATEST)
+    if taken := [name for name in found if name in specs]:
+        raise GraphError(f"node {node.id!r}: expected a name for its state that nobody has, got {taken[0]!r}")
     values = max(spec.size for spec in found.values())
     if values > MAX_VALUES:
         raise GraphError(f"layer {node.layer!r}: expected at most {MAX_VALUES} values for one sample, got {values}")

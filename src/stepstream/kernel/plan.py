@@ -21,7 +21,7 @@ from stepstream.ops.conv import patches
 BLOCK = 16
 OPS = (
     "gemm", "activation", "lstm", "gru", "elementwise", "gather", "copy", "embedding", "layer_norm", "dot", "pool",
-    "mask_differs", "restore_masked", "position_dense",
+    "mask_differs", "restore_masked", "position_dense", "calibrate", "isotonic", "trigger",
 )  # fmt: skip
 ELEMENTWISE = (
     "add", "subtract", "multiply", "minimum", "maximum", "multiply_add", "interpolate", "standardise", "prelu",
@@ -397,6 +397,32 @@ def position_dense(p: _Planner, node: Node) -> int:
     bias = p.weight(_gates(node.weights["bias"], 1))
     total = _slot(p, node, "sum")
     p.emit("position_dense", out, p.at(node), k, p.at(node, 1), _padded(units) // BLOCK, n, weights, bias, total)
+    return out
+
+
+# calibration and decisions
+
+
+@_converts("calibrate")
+def calibrate(p: _Planner, node: Node) -> int:
+    n, scale, out = p.size(node), node.weights["scale"], p.room(p.size(node))
+    p.emit("calibrate", out, p.at(node), n, p.weight(scale), scale.size, _slot(p, node, "count"))
+    return out
+
+
+@_converts("isotonic")
+def isotonic(p: _Planner, node: Node) -> int:
+    x, y, out = node.weights["x"], node.weights["y"], p.room(p.size(node))
+    p.emit("isotonic", out, p.at(node), p.size(node), x.size, p.weight(x), p.weight(y))
+    return out
+
+
+@_converts("trigger")
+def trigger(p: _Planner, node: Node) -> int:
+    rule, out, latched = node.weights["rule"], p.room(1), int(node.params["latched"])
+    states = (_slot(p, node, name) for name in ("count", "streak", "class", "decision"))
+    weight = p.weight(rule)
+    p.emit("trigger", out, p.at(node), p.spec(node).size, weight, len(rule), node.params["k"], latched, *states)
     return out
 
 

@@ -10,12 +10,15 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from functools import cache
+from typing import Any, ClassVar
 
 import numpy as np
 
+from stepstream.arrays import short
 from stepstream.errors import GraphError
 from stepstream.graph.ir import Array, Node, TensorSpec
+from stepstream.ops.declared import ACTIVATION, FLAG, Kind, number
 from stepstream.ops.op import Op, Weights, params_of, register
 
 _erf = np.frompyfunc(math.erf, 1, 1)
@@ -188,17 +191,34 @@ def activate(activation: Mapping[str, Any], x: Array) -> Array:
     return FUNCTIONS[activation["name"]](np.ascontiguousarray(x), **options)
 
 
+_KINDS = {"float": number(), "float | None": number().or_none(), "bool": FLAG}  # by annotation
+_OVER_FEATURES = {"softmax", "log_softmax", "sparsemax", "glu"}
+
+
+@cache
+def _options_of(function: Callable[..., Array]) -> dict[str, Kind]:
+    return {k: _KINDS[p.annotation] for k, p in inspect.signature(function).parameters.items() if k != "x"}
+
+
 def check_activation(node: Node, activation: Mapping[str, Any]) -> None:
-    function = FUNCTIONS.get(activation.get("name", ""))
+    """Raises GraphError for a name or an option that nobody knows, or one of another type than the function's."""
+    name = activation["name"]
+    function = FUNCTIONS.get(name)
     if function is None:
         raise GraphError(f"layer {node.layer!r}: unknown activation {activation!r}")
-    unknown = set(activation) - {"name"} - set(inspect.signature(function).parameters)
-    if unknown:
-        raise GraphError(f"layer {node.layer!r}: activation {activation['name']} has no {sorted(unknown)}")
+    options = _options_of(function)
+    if unknown := set(activation) - {"name"} - set(options):
+        raise GraphError(f"layer {node.layer!r}: activation {name} has no {sorted(unknown)}")
+    for option in set(activation) - {"name"}:
+        kind, got = options[option], activation[option]
+        if not kind.fits(got):
+            raise GraphError(f"layer {node.layer!r}: expected {option} of {name} to be {kind.words}, got {short(got)}")
 
 
 def activated_shape(node: Node, activation: Mapping[str, Any], shape: tuple[int, ...]) -> tuple[int, ...]:
     check_activation(node, activation)
+    if activation["name"] in _OVER_FEATURES and not shape:
+        raise GraphError(f"layer {node.layer!r}: {activation['name']} needs a vector per sample, got a single number")
     if activation["name"] != "glu":
         return shape
     if shape[-1] % 2:
@@ -211,6 +231,7 @@ class Activation(Op):
     """params: activation."""
 
     name = "activation"
+    params: ClassVar = {"activation": ACTIVATION}
 
     def infer(self, node: Node, *xs: TensorSpec) -> TensorSpec:
         (activation,) = params_of(node, "activation")
@@ -226,6 +247,7 @@ class PReLU(Op):
     """Weight `alpha`, of a sample's shape or with ones where it is shared. He et al. 2015, arXiv:1502.01852."""
 
     name = "prelu"
+    weights = ("alpha",)
 
     def infer(self, node: Node, *xs: TensorSpec) -> TensorSpec:
         (x,) = xs

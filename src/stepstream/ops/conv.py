@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 
 from stepstream.errors import GraphError
 from stepstream.graph.ir import Array, Node, TensorSpec
 from stepstream.limits import MAX_VALUES
+from stepstream.ops.declared import one_of, several, whole
 from stepstream.ops.dense import project
 from stepstream.ops.op import Op, Weights, params_of, register
 
@@ -50,6 +52,10 @@ def patches(node: Node, x: Array, size: Sequence[int], dilation: Sequence[int], 
     return windows[(slice(None), *steps, slice(None), *(slice(None, None, d) for d in dilation))]
 
 
+_WHOLES = several(whole())
+_PADDING = one_of("valid", "same")
+
+
 @register
 class Conv(Op):
     """params: strides, padding ("valid", "same"), dilation, groups. A cross-correlation, as in all frameworks.
@@ -58,6 +64,8 @@ class Conv(Op):
     """
 
     name = "conv"
+    params: ClassVar = {"strides": _WHOLES, "padding": _PADDING, "dilation": _WHOLES, "groups": whole()}
+    weights = ("kernel", "bias")
 
     def infer(self, node: Node, *xs: TensorSpec) -> TensorSpec:
         dilation, groups = params_of(node, "dilation", "groups")
@@ -102,6 +110,12 @@ class Pool(Op):
     """params: kind ("max", "average"), size, strides, padding. An average counts no padding."""
 
     name = "pool"
+    params: ClassVar = {
+        "kind": one_of("max", "average"),
+        "size": _WHOLES,
+        "strides": _WHOLES,
+        "padding": _PADDING,
+    }
 
     def infer(self, node: Node, *xs: TensorSpec) -> TensorSpec:
         kind, size = params_of(node, "kind", "size")
@@ -110,6 +124,9 @@ class Pool(Op):
             raise GraphError(f"layer {node.layer!r}: expected samples with axes to pool over, got {x.shape} ({kind})")
         geometry = _geometry(node, x.shape, size, [1] * len(size))
         return TensorSpec((*(out for out, *_ in geometry), x.shape[-1]), x.role)
+
+    def work(self, node: Node, *xs: TensorSpec) -> int:
+        return super().work(node, *xs) + self.infer(node, *xs).size * math.prod(node.params["size"])
 
     def apply(self, node: Node, w: Weights, *xs: Array) -> Array:
         (x,) = xs
@@ -126,6 +143,7 @@ class Pad(Op):
     """Zeros around a sample. params: padding, (before, after) of each axis of the sample."""
 
     name = "pad"
+    params: ClassVar = {"padding": several(several(whole(0), 2))}
 
     def infer(self, node: Node, *xs: TensorSpec) -> TensorSpec:
         (padding,) = params_of(node, "padding")

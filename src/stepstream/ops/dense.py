@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import numpy as np
 
 from stepstream.errors import GraphError
 from stepstream.graph.ir import Array, Node, TensorSpec
 from stepstream.ops.activation import activate, activated_shape
+from stepstream.ops.declared import ACTIVATION, whole
 from stepstream.ops.op import Op, Weights, params_of, register
 
 
@@ -26,6 +28,8 @@ class Dense(Op):
     """y = activation(x W + b). params: units, activation; weights: kernel (features, units), bias (units,)."""
 
     name = "dense"
+    params: ClassVar = {"units": whole(), "activation": ACTIVATION}
+    weights = ("kernel", "bias")
 
     def infer(self, node: Node, *xs: TensorSpec) -> TensorSpec:
         (x,) = xs

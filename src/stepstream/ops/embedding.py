@@ -15,6 +15,7 @@ class Embedding(Op):
     """weights: table (indices, features). The input holds indices, floats that are whole numbers; others give NaN."""
 
     name = "embedding"
+    weights = ("table",)
 
     def infer(self, node: Node, *xs: TensorSpec) -> TensorSpec:
         table = node.weights.get("table")

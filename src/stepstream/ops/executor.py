@@ -60,6 +60,10 @@ class NumpyExecutor:
         self.state_size = sum(slot.size for _, slot in self.slots)
         self.output_sizes = tuple(self._specs[source].size for _, source in graph.outputs)
         self.output_roles = tuple(self._specs[source].role for _, source in graph.outputs)
+        # whether a whole pass needs the values of every sample also where only the last is asked for
+        self._every = any(
+            REGISTRY[n.op].every_sample and self._specs[n.inputs[0]].role is TimeRole.LATEST for n in graph.nodes
+        )
         self.machine = self.compile()
         object.__setattr__(self, "_sealed", True)
 
@@ -135,20 +139,43 @@ class NumpyExecutor:
                 for slot in slots:
                     old.append(state[:, at : at + slot.size].reshape(-1, *slot.shape))
                     at += slot.size
+                if self._every:
+                    self._through(values, node, xs, tuple(old), time)
+                    continue
                 values[node.id], new = REGISTRY[node.op].whole(node, self._weights[node.id], xs, tuple(old))
                 self._publish(values, node, new)
-        return self._outputs(values)
+        ys = self._outputs(values)
+        if not self._every:
+            return ys
+        return tuple(y[:, -1] if r is TimeRole.LATEST else y for y, r in zip(ys, self.output_roles, strict=True))
+
+    def _timed(self, source: str) -> bool:
+        """Whether a value of the whole pass has an axis of time."""
+        role = self._specs[source].role
+        return role is TimeRole.SEQUENCE or (self._every and role is TimeRole.LATEST)
+
+    def _through(self, values: Values, node: Node, xs: tuple[Array | None, ...], state: State, time: int) -> None:
+        """A node with state over all samples; what it gives and its states after every one of them."""
+        timed = [self._timed(source) for source in node.inputs]
+        ys, states = [], []
+        for t in range(time):
+            now = tuple(x[:, t] if x is not None and on else x for x, on in zip(xs, timed, strict=True))
+            y, state = REGISTRY[node.op].step(node, self._weights[node.id], now, state)
+            ys.append(y)
+            states.append(state)
+        values[node.id] = np.stack(ys, axis=1)
+        self._publish(values, node, tuple(np.stack(slot, axis=1) for slot in zip(*states, strict=True)))
 
     def _apply(self, node: Node, xs: tuple[Array | None, ...], streams: int, time: int) -> Array:
         """A stateless op on every sample; what has no time accompanies each of them."""
         op, weights = REGISTRY[node.op], self._weights[node.id]
-        if node.op == "latest":
+        if node.op == "latest" and not self._every:
             return op.apply(node, weights, *(x[:, -1] for x in xs if x is not None))
-        if self._specs[node.id].role is not TimeRole.SEQUENCE:
+        if not self._timed(node.id):
             return op.apply(node, weights, *xs)
         rows = []
         for source, x in zip(node.inputs, xs, strict=True):
-            if x is not None and self._specs[source].role is not TimeRole.SEQUENCE:
+            if x is not None and not self._timed(source):
                 x = np.repeat(x, time, axis=0)
             elif x is not None:
                 x = x.reshape(streams * time, *x.shape[2:])

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from functools import reduce
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from stepstream.errors import GraphError
 from stepstream.graph.ir import Array, Node, TensorSpec, TimeRole
+from stepstream.ops.declared import number
 from stepstream.ops.op import Op, Weights, joint_role, params_of, register
 
 
@@ -22,6 +23,7 @@ class MaskDiffers(Op):
     """True where any value of the sample's vector differs from params: value. What Masking and mask_zero say."""
 
     name = "mask_differs"
+    params: ClassVar = {"value": number()}
 
     def infer(self, node: Node, *xs: TensorSpec) -> TensorSpec:
         params_of(node, "value")
@@ -39,6 +41,7 @@ class _Logical(Op):
     """Masks joined; one that was not given does not count."""
 
     function: Any
+    takes = ("mask", "mask*")
 
     def infer(self, node: Node, *xs: TensorSpec) -> TensorSpec:
         for x in xs:
@@ -74,6 +77,8 @@ class Where(Op):
     """inputs x, mask and perhaps y: x where the mask is true, else y, or params: value without a y."""
 
     name = "where"
+    takes = ("x", "mask", "x?")
+    params: ClassVar = {"value": number().or_missing()}
 
     def infer(self, node: Node, *xs: TensorSpec) -> TensorSpec:
         expect_mask(node, xs[1])

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import reduce
+from typing import ClassVar
 
 import numpy as np
 
 from stepstream.errors import GraphError
 from stepstream.graph.ir import Array, Node, TensorSpec
+from stepstream.limits import MAX_RANK
+from stepstream.ops.declared import FLAG, whole
 from stepstream.ops.op import Op, Weights, joint_role, params_of, register
 
 
@@ -16,6 +19,7 @@ class _Elementwise(Op):
     """Two or more inputs of shapes that broadcast, as NumPy does, after ones are put in front of the shorter."""
 
     function: Callable[[Array, Array], Array]
+    takes = ("x", "x*")
 
     def infer(self, node: Node, *xs: TensorSpec) -> TensorSpec:
         role = joint_role(node, *xs)
@@ -76,6 +80,8 @@ class Concatenate(Op):
     """params: axis, counted within a sample's shape from its end (-1 is the last)."""
 
     name = "concatenate"
+    takes = ("x", "x*")
+    params: ClassVar = {"axis": whole(-MAX_RANK, -1)}
 
     def infer(self, node: Node, *xs: TensorSpec) -> TensorSpec:
         (axis,) = params_of(node, "axis")
@@ -97,6 +103,8 @@ class Dot(Op):
     """Sum of products of two vectors; params: normalize (both to unit length first, as Keras' cosine)."""
 
     name = "dot"
+    takes = ("x", "x")
+    params: ClassVar = {"normalize": FLAG}
 
     def infer(self, node: Node, *xs: TensorSpec) -> TensorSpec:
         params_of(node, "normalize")

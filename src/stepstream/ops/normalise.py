@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 
 from stepstream.errors import GraphError
 from stepstream.graph.ir import Array, Node, TensorSpec
+from stepstream.ops.declared import FLAG, number
 from stepstream.ops.op import Op, Weights, params_of, register
 
 
 class _PerSample(Op):
-    """An op whose weights broadcast against a sample."""
+    """An op whose weights broadcast against a sample. optional: those of them that may be missing."""
 
-    required: tuple[str, ...] = ()
-    optional: tuple[str, ...] = ()
+    optional: ClassVar[tuple[str, ...]] = ()
 
     def infer(self, node: Node, *xs: TensorSpec) -> TensorSpec:
         (x,) = xs
-        for name in (*self.required, *self.optional):
+        for name in self.weights:
             if name not in node.weights and name in self.optional:
                 continue
             shape = node.weights[name].shape if name in node.weights else None
@@ -35,7 +37,7 @@ class Scale(_PerSample):
     """y = x * factor + offset."""
 
     name = "scale"
-    required = ("factor", "offset")
+    weights = ("factor", "offset")
 
     def apply(self, node: Node, w: Weights, *xs: Array) -> Array:
         (x,) = xs
@@ -47,7 +49,7 @@ class Standardise(_PerSample):
     """y = (x - mean) / std."""
 
     name = "standardise"
-    required = ("mean", "std")
+    weights = ("mean", "std")
 
     def apply(self, node: Node, w: Weights, *xs: Array) -> Array:
         (x,) = xs
@@ -59,7 +61,8 @@ class BatchNorm(_PerSample):
     """Inference form of Ioffe & Szegedy 2015 (arXiv:1502.03167): moving statistics only. params: epsilon."""
 
     name = "batch_norm"
-    required = ("mean", "variance")
+    params: ClassVar = {"epsilon": number()}
+    weights = ("mean", "variance", "gamma", "beta")
     optional = ("gamma", "beta")
 
     def infer(self, node: Node, *xs: TensorSpec) -> TensorSpec:
@@ -84,10 +87,14 @@ class LayerNorm(_PerSample):
     """
 
     name = "layer_norm"
+    params: ClassVar = {"epsilon": number(0), "centre": FLAG}
+    weights = ("gamma", "beta")
     optional = ("gamma", "beta")
 
     def infer(self, node: Node, *xs: TensorSpec) -> TensorSpec:
-        params_of(node, "epsilon", "centre")
+        (x,) = xs
+        if not x.shape:
+            raise GraphError(f"layer {node.layer!r}: expected a vector per sample, got a single number")
         return super().infer(node, *xs)
 
     def apply(self, node: Node, w: Weights, *xs: Array) -> Array:

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, TypeVar
 
 from stepstream.errors import GraphError
 from stepstream.graph.ir import Array, Node, StateSlot, TensorSpec, TimeRole
+from stepstream.ops.declared import Kind
 
 Weights = Mapping[str, Array]
 State = tuple[Array, ...]
@@ -15,9 +16,18 @@ Inputs = tuple[Array | None, ...]  # None: no mask was given
 
 
 class Op(ABC):
-    """One kind of computation. Stateless ops define `apply`; ops with state define `step` and `whole`."""
+    """One kind of computation. Stateless ops define `apply`; ops with state define `step` and `whole`.
+
+    takes: "x" (numbers) or "mask" for each; the last ones may end in "?" (may be missing) or "*" (any number of them).
+    params, weights: all that a node of it may have. Checked by `declared.check`, before `infer`.
+    """
 
     name: ClassVar[str]
+    takes: ClassVar[tuple[str, ...]] = ("x",)
+    params: ClassVar[Mapping[str, Kind]] = {}
+    weights: ClassVar[tuple[str, ...]] = ()
+    steps: ClassVar[bool] = True  # False: a pass takes it apart, or it blocks
+    every_sample: ClassVar[bool] = False  # whether the last value of a `latest` input is not enough
 
     @abstractmethod
     def infer(self, node: Node, *xs: TensorSpec) -> TensorSpec:
@@ -30,6 +40,10 @@ class Op(ABC):
     def multiply_adds(self, node: Node, *xs: TensorSpec) -> int:
         """Multiplications with a weight, per sample."""
         return 0
+
+    def work(self, node: Node, *xs: TensorSpec) -> int:
+        """About how many numbers are touched for one sample, in arithmetic and on the way."""
+        return self.multiply_adds(node, *xs) + self.infer(node, *xs).size + sum(x.size for x in xs)
 
     def apply(self, node: Node, w: Weights, *xs: Any) -> Array:
         """The op on samples alone: each of xs is (n, *shape), n independent rows."""

@@ -6,12 +6,14 @@ Flatten -> Dense over n samples is act(b + sum_s W_s h_s): W_s are the rows of t
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import numpy as np
 
 from stepstream.errors import GraphError
 from stepstream.graph.ir import Array, Node, StateSlot, TensorSpec, TimeRole
 from stepstream.limits import MAX_INDEX
+from stepstream.ops.declared import whole
 from stepstream.ops.op import Inputs, Op, State, Weights, params_of, register
 
 
@@ -20,6 +22,7 @@ class Position(Op):
     """How many samples came before this one, 0 to n - 1. params: n. The input only says that a sample is there."""
 
     name = "position"
+    params: ClassVar = {"n": whole(1, MAX_INDEX)}
 
     def infer(self, node: Node, *xs: TensorSpec) -> TensorSpec:
         (n,) = params_of(node, "n")
@@ -47,10 +50,14 @@ class PositionDense(Op):
     """
 
     name = "position_dense"
+    takes = ("x", "x")
+    weights = ("kernel", "bias")
 
     def infer(self, node: Node, *xs: TensorSpec) -> TensorSpec:
         h, position = xs
         kernel = node.weights.get("kernel")
+        if h.role is not TimeRole.SEQUENCE or position.role is not TimeRole.SEQUENCE:
+            raise GraphError(f"layer {node.layer!r}: expected sequences, got {h.role}, {position.role}")
         if kernel is None or kernel.ndim != 3 or h.shape != kernel.shape[1:2] or position.shape:
             got = None if kernel is None else kernel.shape
             raise GraphError(f"layer {node.layer!r}: expected a kernel (n, {h.shape}, units), got {got}")
@@ -89,6 +96,8 @@ class Flatten(Op):
     """All samples of a window side by side, params: n. Never steps: a pass takes it apart, or it blocks."""
 
     name = "flatten"
+    steps = False
+    params: ClassVar = {"n": whole(1, MAX_INDEX)}
 
     def infer(self, node: Node, *xs: TensorSpec) -> TensorSpec:
         (n,) = params_of(node, "n")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from typing import ClassVar
 
 import numpy as np
 
 from stepstream.errors import GraphError
 from stepstream.graph.ir import Array, Node, StateSlot, TensorSpec, TimeRole
 from stepstream.ops.activation import activate, activated_shape
+from stepstream.ops.declared import ACTIVATION, FLAG, whole
 from stepstream.ops.dense import project
 from stepstream.ops.mask import expect_mask
 from stepstream.ops.op import Inputs, Op, State, Weights, params_of, register
@@ -22,6 +24,14 @@ class _Recurrent(Op):
     """
 
     gates = 1
+    takes = ("x", "mask?")
+    params: ClassVar = {
+        "units": whole(),
+        "activation": ACTIVATION,
+        "return_sequences": FLAG,
+        "zero_output_for_mask": FLAG,
+    }
+    weights: ClassVar[tuple[str, ...]] = ("kernel", "recurrent", "bias", "initial_h")
 
     def infer(self, node: Node, *xs: TensorSpec) -> TensorSpec:
         x = xs[0]
@@ -113,6 +123,8 @@ class SimpleRNN(_Recurrent):
 class _Gated(_Recurrent):
     """params also: recurrent_activation, for the gates."""
 
+    params: ClassVar = _Recurrent.params | {"recurrent_activation": ACTIVATION}
+
     def infer(self, node: Node, *xs: TensorSpec) -> TensorSpec:
         params_of(node, "recurrent_activation")
         return super().infer(node, *xs)
@@ -124,6 +136,7 @@ class LSTM(_Gated):
 
     name = "lstm"
     gates = 4
+    weights = (*_Recurrent.weights, "initial_c")
 
     slot_names = ("h", "c")
 
@@ -141,6 +154,7 @@ class GRU(_Gated):
 
     name = "gru"
     gates = 3
+    params: ClassVar = _Gated.params | {"reset_after": FLAG}
 
     def infer(self, node: Node, *xs: TensorSpec) -> TensorSpec:
         params_of(node, "reset_after")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import numpy as np
 
 from stepstream.errors import GraphError
 from stepstream.graph.ir import Array, Node, TensorSpec, TimeRole
+from stepstream.ops.declared import several, whole
 from stepstream.ops.op import Op, Weights, params_of, register
 
 
@@ -16,6 +18,7 @@ class Reshape(Op):
     """params: shape, of the sample; the values keep their row-major order."""
 
     name = "reshape"
+    params: ClassVar = {"shape": several(whole())}
 
     def infer(self, node: Node, *xs: TensorSpec) -> TensorSpec:
         (shape,) = params_of(node, "shape")
@@ -34,6 +37,7 @@ class Transpose(Op):
     """params: axes, the old axis of the sample for each new one, from 0."""
 
     name = "transpose"
+    params: ClassVar = {"axes": several(whole(0))}
 
     def infer(self, node: Node, *xs: TensorSpec) -> TensorSpec:
         (axes,) = params_of(node, "axes")
@@ -69,6 +73,7 @@ class Repeat(Op):
     """A value without time, once for every sample of the stream that is the second input."""
 
     name = "repeat"
+    takes = ("x", "x")
 
     def infer(self, node: Node, *xs: TensorSpec) -> TensorSpec:
         x, stream = xs

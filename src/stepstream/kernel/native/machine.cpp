@@ -141,6 +141,19 @@ void check(const Instruction& in, const Machine& m, int64_t weights) {
             weight(a[6], times(a[5], a[2], width)), weight(a[7], times(a[5], width));
             break;
         }
+        case Op::calibrate:
+            value(a[0], a[2]), value(a[1], a[2]), value(a[5], 1), weight(a[3], a[4]);
+            if (a[4] < 1) refuse("no positions");
+            break;
+        case Op::isotonic:
+            value(a[0], a[2]), value(a[1], a[2]), weight(a[4], a[3]), weight(a[5], a[3]);
+            if (a[3] < 2 || a[2] < 1) refuse("too few knots");
+            break;
+        case Op::trigger:
+            value(a[0], 1), value(a[1], a[2]), weight(a[3], times(a[4], 3));
+            if (a[4] < 1 || a[2] < 1) refuse("no positions");
+            for (int i = 7; i < 11; i++) value(a[i], 1);
+            break;
         default: refuse("no such instruction");
     }
 }

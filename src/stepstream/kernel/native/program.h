@@ -43,6 +43,12 @@ enum class Op : int32_t {
     // a: out, h, k, position, blocks, positions, kernel w (positions, blocks, k, 16), bias w (positions, blocks * 16),
     // sum
     position_dense,
+    // a: out, x, n, scale w, positions, count
+    calibrate,
+    // a: out, x, n, knots, w of their x, w of their y
+    isotonic,
+    // a: out, probabilities, n, rule w (positions, 3), positions, k, latched, then states: count, streak, class, decision
+    trigger,
 };
 
 enum class Elementwise : int32_t {

@@ -7,6 +7,7 @@
 #endif
 
 #include <cmath>
+#include <utility>
 
 #include "math.h"
 
@@ -432,6 +433,76 @@ void position_dense(const Instruction& in, const Program& program, float* s) {
     }
 }
 
+// calibration and decisions: one operation after the other, as NumPy does them (ops/calibrate.py, ops/trigger.py), so
+// that not a bit differs and no comparison comes out another way
+
+// which of n positions the sample after `count` others has
+inline int64_t position_of(float count, int64_t n) {
+    return count >= (float)n ? n - 1 : count > 0 ? (int64_t)count : 0;
+}
+
+inline void count_up(float& count, int64_t n) {
+    const float next = count + 1.0f;
+    count = next > (float)n ? (float)n : next;
+}
+
+void calibrate(const Instruction& in, const float* w, float* s) {
+    const int64_t* a = in.a;
+    float& count = s[a[5]];
+    const float scale = w[a[3] + position_of(count, a[4])];
+    for (int64_t i = 0; i < a[2]; i++) s[a[0] + i] = s[a[1] + i] * scale;
+    count_up(count, a[4]);
+}
+
+void isotonic(const Instruction& in, const float* w, float* s) {
+    const int64_t* a = in.a;
+    const float *x = w + a[4], *y = w + a[5];
+    const int64_t last = a[3] - 1;
+    float* out = s + a[0];
+    for (int64_t j = 0; j < a[2]; j++) {
+        const float given = s[a[1] + j], p = given < x[0] ? x[0] : given > x[last] ? x[last] : given;
+        int64_t i = 0, above = last;  // x[i] <= p < x[above], but for the ends
+        while (above - i > 1) {
+            const int64_t middle = (i + above) / 2;
+            (x[middle] <= p ? i : above) = middle;
+        }
+        out[j] = y[i] + (p - x[i]) / (x[i + 1] - x[i]) * (y[i + 1] - y[i]);
+    }
+    if (a[2] == 1) return;
+    float total = out[0];
+    for (int64_t j = 1; j < a[2]; j++) total += out[j];
+    for (int64_t j = 0; j < a[2]; j++) out[j] = total == 0 ? 1.0f / (float)a[2] : out[j] / total;
+}
+
+void trigger(const Instruction& in, const float* w, float* s) {
+    const int64_t* a = in.a;
+    const float* p = s + a[1];
+    float first = p[0], second = -INFINITY;
+    int64_t top = 0;
+    bool known = first == first;
+    if (a[2] == 1) {  // the classes 1 - p and p
+        first = 1.0f - p[0], second = p[0];
+        if (second > first) std::swap(first, second), top = 1;
+    }
+    for (int64_t j = 1; j < a[2]; j++) {
+        known &= p[j] == p[j];
+        if (p[j] > first)
+            second = first, first = p[j], top = j;
+        else if (p[j] > second)
+            second = p[j];
+    }
+    float &count = s[a[7]], &streak = s[a[8]], &last = s[a[9]], &decision = s[a[10]];
+    const float* rule = w + a[3] + 3 * position_of(count, a[4]);
+    const bool fires = known && rule[0] * first + rule[1] * (first - second) + rule[2] > 0;
+    const float name = fires ? (float)(top + 1) : 0.0f, k = (float)a[5];
+    const float longer = name == last ? streak + 1.0f : 1.0f;
+    streak = !fires ? 0.0f : longer > k ? k : longer;
+    last = name;
+    if (!(a[6] && decision > 0)) decision = streak >= k ? name : 0.0f;
+    s[a[0]] = decision - 1.0f;
+    count_up(count, a[4]);
+}
+
 // rows
 
 inline void copy(float* to, const float* from, int64_t n) {
@@ -514,6 +585,9 @@ void run(const Program& p, const Rows& given, int64_t first, int64_t count, floa
                 }
                 break;
             case Op::position_dense: all_rows([&](float* s) { position_dense(in, p, s); }); break;
+            case Op::calibrate: all_rows([&](float* s) { calibrate(in, w, s); }); break;
+            case Op::isotonic: all_rows([&](float* s) { isotonic(in, w, s); }); break;
+            case Op::trigger: all_rows([&](float* s) { trigger(in, w, s); }); break;
         }
     }
     for (int64_t r = 0; r < count; r++) {

@@ -53,6 +53,7 @@ struct Streams {
     Layout layout;
     Rules rules;
     bool gap_is_error;
+    bool decides;  // the last of a model's answers is a class or -1, and no output
     bool asks = false;  // the next restart is not for this path
     double now = -std::numeric_limits<double>::infinity();
     double sweep = now;  // from then on somebody slower has things to do
@@ -187,11 +188,12 @@ PyObject* step(PyObject* self, PyObject* const* args, Py_ssize_t count) {
     t.note(r, number, when, restart, input, answer);
     t.samples++, t.gaps += missing;
     PyTypeObject* type = (PyTypeObject*)t.result.ptr();
-    PyObject* out = type->tp_alloc(type, 8);
+    PyObject* out = type->tp_alloc(type, 9);
     if (out == nullptr) return nullptr;
-    const int64_t age = t.age(r);
-    PyObject* value = outputs == 1 ? PyFloat_FromDouble((double)answer[0])
-                                   : PyBytes_FromStringAndSize((const char*)answer, outputs * sizeof(float));
+    const int64_t age = t.age(r), values = outputs - t.decides;
+    PyObject* value = values == 1 ? PyFloat_FromDouble((double)answer[0])
+                                  : PyBytes_FromStringAndSize((const char*)answer, values * sizeof(float));
+    const float decision = t.decides ? answer[values] : -1.0f;
     const auto flag = [](bool b) { return Py_NewRef(b ? Py_True : Py_False); };
     PyTuple_SET_ITEM(out, 0, value);
     PyTuple_SET_ITEM(out, 1, Py_NewRef(key));
@@ -201,7 +203,8 @@ PyObject* step(PyObject* self, PyObject* const* args, Py_ssize_t count) {
     PyTuple_SET_ITEM(out, 5, flag(t.beyond(age)));
     PyTuple_SET_ITEM(out, 6, flag(false));
     PyTuple_SET_ITEM(out, 7, PyLong_FromLongLong(missing));
-    for (int i = 0; i < 8; i++)
+    PyTuple_SET_ITEM(out, 8, decision < 0 ? Py_NewRef(Py_None) : PyLong_FromLongLong((int64_t)decision));
+    for (int i = 0; i < 9; i++)
         if (PyTuple_GET_ITEM(out, i) == nullptr) {
             Py_DECREF(out);
             return nullptr;
@@ -420,11 +423,11 @@ int64_t replay(Streams& t, nb::bytes entry, int64_t at, int64_t number, Array<co
 
 void make(Streams* self, nb::object machine, nb::object keys, Array<float, 2> state, Array<uint8_t, 2> meta,
           nb::object result, int64_t remember, int64_t keep, int64_t cut, double gap, double every, int64_t limit,
-          int64_t whole, bool exact, int64_t most, int64_t length, bool gap_is_error) {
+          int64_t whole, bool exact, int64_t most, int64_t length, bool gap_is_error, bool decides) {
     const Machine& m = nb::cast<const Machine&>(machine);
     const Layout layout = {(int64_t)meta.shape(1), remember, m.program.outputs, keep, m.program.features};
     if ((int64_t)state.shape(1) != m.state_size() || state.shape(0) != meta.shape(0) || remember < 1 ||
-        keep < 0 || layout.end() > layout.stride || layout.stride % 8 || !PyType_Check(result.ptr()) ||
+        keep < 0 || decides >= m.program.outputs || layout.end() > layout.stride || layout.stride % 8 || !PyType_Check(result.ptr()) ||
         !PyType_IsSubtype((PyTypeObject*)result.ptr(), &PyTuple_Type))
         refuse("Streams: wrong shapes");
     new (self) Streams();
@@ -432,7 +435,7 @@ void make(Streams* self, nb::object machine, nb::object keys, Array<float, 2> st
     self->owner_of_state = nb::cast(state), self->owner_of_meta = nb::cast(meta);
     self->machine = &m, self->keys = &nb::cast<KeyTable&>(keys);
     self->state = state.data(), self->meta = meta.data(), self->capacity = (int64_t)state.shape(0);
-    self->layout = layout, self->gap_is_error = gap_is_error;
+    self->layout = layout, self->gap_is_error = gap_is_error, self->decides = decides;
     self->rules = {cut, gap, every, limit, whole, exact, most, length};
     self->input = aligned_floats(padded(m.program.features));
     self->answer = aligned_floats(padded(m.program.outputs));
@@ -452,7 +455,7 @@ void bind_streams(nb::module_& m) {
     nb::class_<Streams>(m, "Streams", nb::type_slots(slots))
         .def("__init__", make, nb::arg("machine"), nb::arg("keys"), nb::arg("state").noconvert(), nb::arg("meta").noconvert(),
              nb::arg("result"), nb::arg("remember"), nb::arg("keep"), nb::arg("cut"), nb::arg("gap"), nb::arg("every"), nb::arg("limit"), nb::arg("whole"),
-             nb::arg("exact"), nb::arg("most"), nb::arg("length"), nb::arg("gap_is_error"))
+             nb::arg("exact"), nb::arg("most"), nb::arg("length"), nb::arg("gap_is_error"), nb::arg("decides"))
         .def("step_many", step_many, nb::arg("keys"), nb::arg("x").noconvert(), nb::arg("seq").none(), nb::arg("time").none(),
              nb::arg("clock"), nb::arg("rows").noconvert(), nb::arg("times").noconvert(), nb::arg("values").noconvert(),
              nb::arg("ages").noconvert(), nb::arg("complete").noconvert(), nb::arg("beyond").noconvert(),
