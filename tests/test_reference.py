@@ -8,6 +8,7 @@ import pytest
 import stepstream
 from make import dense, model_of, question, recurrent
 from stepstream.formats.reading import LayerInfo, Provenance, Reading
+from stepstream.graph.attach import calibrated, with_trigger
 from stepstream.graph.ir import Graph, Node, TensorSpec, TimeRole
 from stepstream.graph.passes import scale_input
 from stepstream.model import Model
@@ -142,6 +143,17 @@ def test_a_window_gives_the_last_answer_of_one_and_every_answer_of_the_other():
 
     result = model.verify(X, reference=Other(model, (None, 5, 3), broken))
     assert [c.position for c in result.checks if not c.ok] == [2, 4]
+
+
+def test_a_calibrated_model_is_compared_without_what_the_reference_has_not():
+    model = question()
+    calibrated_too = model.with_graph(with_trigger(calibrated(model.graph, [0.5, 0.8]), [[1, 0, -0.6]]))
+    result = calibrated_too.verify(reference=Other(model, (None, None, 3)))
+    assert result.ok
+    assert any("without the calibration" in note for note in result.notes)
+    assert any(c.name == "decisions" for c in result.checks)
+    x = np.random.default_rng(0).normal(size=(2, 5, 3))
+    assert not calibrated_too.verify(x, model.run(x)).ok  # expected answers are those of the model as it is
 
 
 class Unbuilt:

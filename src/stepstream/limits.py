@@ -18,6 +18,18 @@ MAX_MASKS = 1000  # masks side by side: one for each tensor that a merge joins
 MAX_REPEATED_BYTES = 2**30  # of weights that further calls of a layer use, each time: what it takes to step them
 MAX_COPIED_BYTES = 2**26  # of those, what is no weight of the file's, but made for each call: of normalisations, mostly
 
+# Data to learn from
+MAX_DATA_BYTES = 2**33  # of a file, and of what an archive unpacks to: it is held in memory as a whole
+MAX_DATA_LINE = 2**28  # characters of one line: a .ts file has a whole sequence of many channels on one
+MAX_DATA_ROW = 2**20  # of one line of a table
+
+# Bundles
+MAX_BUNDLE_BYTES = MAX_WEIGHT_BYTES + 2**26  # the weights, a header below MAX_JSON_BYTES and check vectors
+MAX_TENSORS = 50_000  # arrays in one file; a layer has a few
+MAX_NODES = 5000  # of a graph: a layer is one node or a few, and recurrent networks have a few dozen layers
+MAX_NODE_INPUTS = 50_000  # of all nodes together: most have one or two
+MAX_CHECK_WORK = 2**30  # numbers touched by all check vectors together: about a second of NumPy, and less in the kernel
+
 # Streams
 MAX_KEY_BYTES = 1024  # of a stream's key, which every journal entry repeats; module.cpp has it too
 

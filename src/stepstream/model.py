@@ -14,11 +14,13 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import ArrayLike
 
-from stepstream import limits
-from stepstream.arrays import float32
-from stepstream.errors import BlockedError, InputError
-from stepstream.formats import keras
+from stepstream import limits, vectors
+from stepstream.arrays import float32, short
+from stepstream.errors import BlockedError, InputError, ModelFileError
+from stepstream.formats import bundle, keras
+from stepstream.formats.files import path_of
 from stepstream.formats.reading import Reading
+from stepstream.graph.attach import attached_to, has_trigger, n_classes
 from stepstream.graph.ir import Array, Graph, TimeRole
 from stepstream.graph.passes import drop_identities, scale_input
 from stepstream.graph.validate import validate
@@ -42,15 +44,18 @@ def load(
 ) -> Model:
     """Read a trained model; Keras is not needed and no code from a file is run.
 
-    path_or_keras_model: a `.keras` or `.h5` file, or a Keras model in memory (its weights are copied).
+    path_or_keras_model: a `.keras`, `.h5` or `.stepstream` file, or a Keras model in memory (its weights are copied).
     training_length: samples per window in training; overrides what the model says.
-    scale: (mean, std), each (features,) or one number; (x - mean) / std is applied before the first layer.
-    features, classes: names of the inputs and of the outputs.
+    scale: (mean, std), each (features,) or one number; (x - mean) / std is applied before the first layer. Refused for
+    a bundle that has a scale already.
+    features, classes: names of the inputs and of the outputs; of one sigmoid unit also of both classes. Override those
+    of a bundle.
     architecture: for a file of weights alone, what `model.to_json()` wrote, as a path or as text.
     Raises ModelFileError for a file that cannot be read, InputError for an argument that does not fit. A model
     with layers that cannot step loads, says so in `check()`, and raises BlockedError when it is used.
     """
-    reading = keras.read(path_or_keras_model, architecture)
+    proven = _proven(path_or_keras_model, architecture) if bundle.is_bundle(path_or_keras_model) else None
+    reading = keras.read(path_or_keras_model, architecture) if proven is None else proven.reading
     if training_length is not None:
         whole = isinstance(training_length, Integral) and not isinstance(training_length, bool)
         if not whole or not 1 <= training_length <= limits.MAX_WINDOW:
@@ -64,15 +69,34 @@ def load(
             )
         reading = replace(reading, training_length=int(training_length))
     if reading.graph is not None and scale is not None:
+        if any(node.is_scale for node in reading.graph.nodes):
+            raise InputError("scale: expected none, as the model has one already: a bundle keeps it; leave it out")
         try:
             mean, std = scale
         except (TypeError, ValueError) as e:
             raise InputError(f"scale: expected (mean, std), got {scale!r}") from e
         reading = replace(reading, graph=scale_input(reading.graph, mean, std))
-    model = Model(reading, features, classes)
-    logger.info("read %s, written by %s: %r", reading.provenance.format, reading.provenance.writer, model)
+    as_it_is = proven is not None and reading is proven.reading and features is None and classes is None
+    model = proven if proven is not None and as_it_is else Model(reading, features, classes)
+    what = reading.provenance.format if proven is None else f"a bundle of {reading.provenance.format}"
+    logger.info("read %s, written by %s: %r", what, reading.provenance.writer, model)
     for note in reading.notes:
         logger.info("%s", note)
+    return model
+
+
+def _proven(path: str | Path, architecture: Any) -> Model:
+    """A bundle, after its check vectors."""
+    if architecture is not None:
+        raise InputError("architecture: expected none, as a bundle has its own; leave it out")
+    reading = bundle.read(path)
+    try:
+        model = Model(reading)
+        vectors.prove(model, str(path))
+    except InputError as e:  # names that do not fit its own outputs
+        raise ModelFileError(f"{path}: {e}") from e
+    except MemoryError as e:
+        raise ModelFileError(f"{path}: expected a model that fits into memory, got a larger one") from e
     return model
 
 
@@ -84,14 +108,16 @@ class Model:
         self, reading: Reading, features: Sequence[str] | None = None, classes: Sequence[str] | None = None
     ) -> None:
         self.reading = reading
-        self.features = _names("features", features)
-        self.classes = _names("classes", classes)
+        self.features = _names("features", reading.features if features is None else features)
+        self.classes = _names("classes", reading.classes if classes is None else classes)
         if reading.graph is not None:
+            self._given = reading.graph.outputs[:-1] if has_trigger(reading.graph) else reading.graph.outputs
             self._executor, self._runs_on = executor_for(drop_identities(reading.graph))
             self._specs = validate(reading.graph)
             self._check_names("features", self.features, self.n_features)
             if self.classes is not None and len(self.output_names) == 1:
-                self._check_names("classes", self.classes, self.output_sizes[0])
+                pair = self.output_sizes == (1,) and len(self.classes) == 2 and _is_binary(reading.graph)
+                self._check_names("classes", self.classes, 2 if pair else self.output_sizes[0])
         object.__setattr__(self, "_sealed", True)
 
     def __setattr__(self, name: str, value: object) -> None:
@@ -124,6 +150,18 @@ class Model:
     def training_length(self) -> int | None:
         """Samples per window in training, or None where the model does not say."""
         return self.reading.training_length
+
+    @property
+    def trained_ages(self) -> tuple[int, int | None] | None:
+        """The first and the last age of a stream that training has shown the model, the latter None where the state was
+        carried on without a bound; None where nobody says.
+        """
+        return self.reading.trained_ages
+
+    @property
+    def reports(self) -> Mapping[str, Any]:
+        """What was found out about the model, by name: JSON that nobody can change, lists as tuples."""
+        return self.reading.reports
 
     @property
     def executor(self) -> NumpyExecutor:
@@ -173,15 +211,28 @@ class Model:
         return self.graph.window
 
     @property
+    def decides(self) -> bool:
+        """Whether a trigger says when to decide, and for which class: `Stream.decision`, and in an engine's answers."""
+        return len(self._given) < len(self.graph.outputs)
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether the probabilities are calibrated: graph/attach.py."""
+        return attached_to(self.graph).calibration is not None
+
+    @property
     def output_names(self) -> tuple[str, ...]:
-        """The output layers' names, in the model's order."""
-        return tuple(name for name, _ in self.graph.outputs)
+        """The output layers' names, in the model's order; a decision is no output."""
+        return tuple(name for name, _ in self._given)
 
     @property
     def output_sizes(self) -> tuple[int, ...]:
         """Units of each output."""
-        assert self.reading.graph is not None
-        return tuple(self._specs[source].shape[0] for _, source in self.reading.graph.outputs)
+        return tuple(self._specs[source].shape[0] for _, source in self._given)
+
+    def with_graph(self, graph: Graph) -> Model:
+        """The same model, names, training length and provenance, over another graph: one that is calibrated, say."""
+        return Model(replace(self.reading, graph=graph), self.features, self.classes)
 
     @cached_property
     def index_columns(self) -> Mapping[int, int]:
@@ -206,7 +257,8 @@ class Model:
         name where there are several.
         """
         x = self.batch(X)
-        ys = [y.copy() if np.may_share_memory(y, x) else y for y in self.executor.whole(x)]  # x may be the caller's
+        found = self.executor.whole(x)[: len(self._given)]
+        ys = [y.copy() if np.may_share_memory(y, x) else y for y in found]  # x may be the caller's
         return ys[0] if len(ys) == 1 else dict(zip(self.output_names, ys, strict=True))
 
     def batch(self, X: ArrayLike | Mapping[str, ArrayLike]) -> Array:
@@ -262,12 +314,44 @@ class Model:
         """
         return verify(self, x, expected, reference)
 
+    def save(self, path: str | Path, reports: Mapping[str, Any] | None = None, date: str | None = None) -> None:
+        """Write a bundle, `model.stepstream`: all of the model in one file that `load` takes.
+
+        reports: JSON by name, kept beside those that the model has, in the place of those of the same name. date: any
+        text, for people to read; without one the same model gives the same bytes. The old file stays whole until the
+        new one is on the disk.
+        Raises BlockedError for a model that cannot step, InputError for reports that are no JSON, ContractError where
+        this machine's kernel and NumPy do not agree, ModelFileError where the file cannot be written.
+        """
+        _ = self.executor
+        if not isinstance(reports, Mapping | None) or not all(isinstance(name, str) for name in reports or ()):
+            raise InputError(f"reports: expected a dict of JSON by name, got {short(reports)}")
+        target = path_of(path, "a bundle")
+        known = self.reading.vectors
+        reading = replace(
+            self.reading,
+            features=self.features,
+            classes=self.classes,
+            reports={**self.reports, **(reports or {})},
+            vectors=known if known is not None and known.fingerprint == self.fingerprint else vectors.made(self),
+        )
+        bundle.write(target, reading, self.fingerprint, date)
+        logger.info("wrote the bundle %s: %r", target, self)
+
     def stream(self, windowing: str | Windowing = "auto") -> Stream:
         """A new stream over this model: "auto", "carry", "tumbling(n)", "sliding(n)" or "session(gap)".
 
         Raises InputError where the model and the windowing do not fit, BlockedError where the model cannot step.
         """
         return Stream(self, windowing)
+
+
+def _is_binary(graph: Graph) -> bool:
+    """Whether one unit stands for two classes."""
+    try:
+        return n_classes(graph) == 2
+    except InputError:
+        return False
 
 
 def _names(what: str, names: Sequence[str] | None) -> tuple[str, ...] | None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from stepstream.errors import InputError
 from stepstream.formats.reading import Provenance
+from stepstream.graph.attach import ATTACHED, Attached, attached_to
 from stepstream.graph.streamable import Blocker
 from stepstream.graph.validate import validate
 from stepstream.live.windowing import Sliding
@@ -51,7 +52,7 @@ class Report:
     sample. `blockers`: every layer in the way, with reason and remedy. `state_floats`: float32 values that one stream
     carries. `runs_on`: the native kernel, or NumPy and why. `sliding`: how `sliding(training length)` would go, or why
     not; None without one. `training_length`, `features`, `outputs` and `provenance` are what the file says of itself,
-    `notes` what had to be assumed.
+    `notes` what had to be assumed. `calibration`, `trigger`: what they do, in words; None without one.
     """
 
     ok: bool
@@ -69,6 +70,8 @@ class Report:
     fingerprint: str | None
     provenance: Provenance
     notes: tuple[str, ...]
+    calibration: str | None = None
+    trigger: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""
@@ -93,6 +96,10 @@ class Report:
             lines.append(
                 f"one stream carries {self.state_floats} floats; a step costs {self.multiply_adds:,} multiply-adds"
             )
+            if self.calibration:
+                lines.append(f"calibrated: {self.calibration}")
+            if self.trigger:
+                lines.append(f"decides: {self.trigger}")
             lines.append(f"runs on: {self.runs_on}")
             if self.sliding:
                 lines.append(self.sliding)
@@ -146,6 +153,9 @@ def report(model: Model) -> Report:
     added = [(n.layer, "(x - mean) / std", specs[n.id]) for n in nodes if n.is_scale]
     at = sum(kind == "InputLayer" for _, kind, _ in layers[: 1 if layers else 0])
     layers[at:at] = added
+    known = {name for name, _, _ in layers}  # a bundle may name them itself
+    layers += [(n.layer, n.op, specs[n.id]) for n in nodes if n.op in ATTACHED and n.layer not in known]
+    attached = attached_to(graph) if graph else Attached()
     rows = [
         Row(
             name,
@@ -172,6 +182,8 @@ def report(model: Model) -> Report:
         sliding=_sliding(model) if ok else None,
         runs_on=model.runs_on if ok else None,
         fingerprint=model.fingerprint if ok else None,
+        calibration=attached.calibration,
+        trigger=attached.trigger,
         provenance=reading.provenance,
         notes=reading.notes,
     )

@@ -19,10 +19,13 @@ from numpy.typing import ArrayLike
 
 from stepstream.arrays import float32
 from stepstream.errors import ContractError, InputError
+from stepstream.graph.attach import uncalibrated
 from stepstream.graph.ir import Array, TimeRole
+from stepstream.live.answers import answered
 from stepstream.live.sliding import Recompute
 from stepstream.live.state import Executor
 from stepstream.live.windowing import Carry, Sliding, Windowing
+from stepstream.ops import REGISTRY
 from stepstream.ops.executor import NumpyExecutor
 from stepstream.reference import ROUNDING, Reference
 
@@ -109,6 +112,9 @@ def verify(model: Model, x: ArrayLike | None, expected: ArrayLike | None, refere
     if expected is not None:
         checks.append(_expected(model, data, float32(expected, "numbers as expected outputs")))
     if reference is not None:
+        if model.calibrated:
+            model = model.with_graph(uncalibrated(model.graph))
+            notes.append("compared with the reference without the calibration, of which it knows nothing")
         other = Reference(reference, model.graph.inputs, list(zip(model.output_names, model.output_sizes, strict=True)))
         if x is None and (time := other.samples(data.shape[1])) > data.shape[1]:
             data = samples(model, time=time)  # the contract needs no more than a few samples
@@ -155,6 +161,11 @@ def stepped(executor: Executor, x: Array, mask: Array | None = None, at: Sequenc
     return np.stack(out, axis=1)
 
 
+def outputs(model: Model, answers: Array) -> Array:
+    """(..., all outputs side by side) without the decision, which is a whole number and no matter of tolerance."""
+    return answers[..., : sum(model.output_sizes)]
+
+
 def difference(a: Array, b: Array) -> Array:
     """Absolute, or relative to b where that is above 1; the same non-finite value counts as equal."""
     a, b = a.astype(np.float64), b.astype(np.float64)
@@ -182,10 +193,10 @@ def yardstick(model: Model, x: Array, windowing: Windowing | None = None, mask: 
     """x (m, time, features) -> both (m, time, outputs), under carry or another windowing."""
     windowing = windowing or Carry()
     double = windowing.on(NumpyExecutor(model.graph, np.float64))[1]
-    exact = stepped(double, x, mask)
+    exact = outputs(model, stepped(double, x, mask))
     nudges = np.random.default_rng(0).choice([-1, 1], x.shape)
     nudges[..., list(model.index_columns)] = 0
-    noise = difference(stepped(double, x * (1 + 1e-6 * nudges), mask), exact)
+    noise = difference(outputs(model, stepped(double, x * (1 + 1e-6 * nudges), mask)), exact)
     return Yardstick(exact, _so_far(noise))
 
 
@@ -200,8 +211,9 @@ def coarse(model: Model, x: Array, rounding: float) -> Yardstick:
     nodes = (replace(n, weights={name: nudged(w) for name, w in n.weights.items()}) for n in graph.nodes)
     inputs, indices = nudged(x), list(model.index_columns)
     inputs[..., indices] = x[..., indices]
-    exact = stepped(NumpyExecutor(graph, np.float64), x)
-    noise = difference(stepped(NumpyExecutor(replace(graph, nodes=tuple(nodes)), np.float64), inputs), exact)
+    exact = outputs(model, stepped(NumpyExecutor(graph, np.float64), x))
+    other = stepped(NumpyExecutor(replace(graph, nodes=tuple(nodes)), np.float64), inputs)
+    noise = difference(outputs(model, other), exact)
     return Yardstick(exact, np.full(exact.shape, max(rounding, noise.max())))
 
 
@@ -242,9 +254,10 @@ def _so_far(off: Array) -> Array:
 def _contract(model: Model, x: Array) -> list[Check]:
     executor, at, oracle = model.executor, positions_of(x.shape[1]), NumpyExecutor(model.graph)
     ours, measure = stepped(executor, x), yardstick(model, x).at(at)
-    whole = np.stack([np.concatenate(oracle.last(x[:, : t + 1]), axis=1) for t in at], axis=1)
+    whole = outputs(model, np.stack([np.concatenate(oracle.last(x[:, : t + 1]), axis=1) for t in at], axis=1))
+    given = outputs(model, ours)
     where = "every position" if len(at) == x.shape[1] else f"{len(at)} positions"
-    checks = [compare("step equals whole", f"the whole pass at {where}", ours[:, at], whole, measure, at)]
+    checks = [compare("step equals whole", f"the whole pass at {where}", given[:, at], whole, measure, at)]
 
     def same(name: str, other: Array, reference: Array = ours) -> None:
         d = np.where(other.view(np.uint32) == reference.view(np.uint32), 0.0, difference(other, reference))
@@ -262,13 +275,15 @@ def _contract(model: Model, x: Array) -> list[Check]:
     same("beside NaN and garbage", stepped(executor, poisoned)[len(x) : 2 * len(x)])
     same("in batches that change at every sample", _regrouped(executor, x))
     same("saved and restored at every position", _restored(executor, x))
+    if model.decides:
+        same("decisions", ours[..., -1:], _decisions(model, given))
     alone = [np.concatenate(executor.last(x[i : i + 1]), axis=1) for i in range(len(x))]
     together = np.concatenate(executor.last(x), axis=1)[None]
     same("the whole pass, one stream at a time", np.stack(alone, axis=1), together)
     mask = np.random.default_rng(1).random(x.shape[:2]) > 0.3
     masked = [np.concatenate(oracle.last(x[:, : t + 1], mask[:, : t + 1]), axis=1) for t in at]
-    through, measure = stepped(executor, x, mask), yardstick(model, x, mask=mask).at(at)
-    theirs = np.stack(masked, axis=1)
+    through, measure = outputs(model, stepped(executor, x, mask)), yardstick(model, x, mask=mask).at(at)
+    theirs = outputs(model, np.stack(masked, axis=1))
     checks.append(compare("step equals whole, masked", "the whole pass", through[:, at], theirs, measure, at))
     used, fresh = model.stream("carry"), model.stream("carry")
     _answers(used, x[-1])
@@ -285,14 +300,15 @@ def _sliding(model: Model, x: Array) -> list[Check]:
     x = np.concatenate([x] * (1 + (n + 2) // x.shape[1]), axis=1)[:, : max(n + 2, min(x.shape[1], 12))]
     at, oracle = positions_of(x.shape[1]), NumpyExecutor(model.graph)
     windows = [x[:, max(0, t + 1 - n) : t + 1] for t in at]
-    whole = np.stack([np.concatenate(oracle.last(w), axis=1) for w in windows], axis=1)
+    whole = outputs(model, np.stack([np.concatenate(oracle.last(w), axis=1) for w in windows], axis=1))
     measure = yardstick(model, x, Sliding(n, by="states")).at(at)
     checks = []
     for by in ("recompute", "states"):
         executor = Sliding(n, by=by).on(model.executor)[1]
         ours = stepped(executor, x, at=at)
         name = f"sliding({n}, by={by})"
-        checks.append(compare(name, f"the whole pass on the last {n} samples", ours, whole, measure, at))
+        given = outputs(model, ours)
+        checks.append(compare(name, f"the whole pass on the last {n} samples", given, whole, measure, at))
         alone = stepped(executor, x[:1], at=at)
         differs = alone.view(np.uint32) != ours[:1].view(np.uint32)
         error, where = (
@@ -303,6 +319,14 @@ def _sliding(model: Model, x: Array) -> list[Check]:
             Check(f"{name}, alone", "the same stream in a batch, bit for bit", error, where, 0, not differs.any())
         )
     return checks
+
+
+def _decisions(model: Model, given: Array) -> Array:
+    """What NumPy's trigger makes of these outputs (m, time, outputs): there is no rounding between it and others'."""
+    trigger = next(n for n in model.graph.nodes if n.id == model.graph.outputs[-1][1])
+    op, dtype = REGISTRY[trigger.op], given.dtype
+    state = tuple(np.zeros((len(given), *slot.shape), dtype) for slot in op.slots(trigger))
+    return op.whole(trigger, trigger.weights, (given,), state)[0]
 
 
 def _restored(executor: NumpyExecutor, x: Array) -> Array:
@@ -359,8 +383,10 @@ def _answers(stream: Stream, x: Array) -> Array:
         except InputError:
             break
         parts = list(y.values()) if isinstance(y, dict) else [y]
+        if stream.model.decides:
+            parts.append(-1.0 if stream.decision is None else float(stream.decision))
         out.append(np.concatenate([np.atleast_1d(np.float32(p)) for p in parts]))
-    return np.array(out, np.float32).reshape(1, len(out), sum(stream.model.output_sizes))
+    return np.array(out, np.float32).reshape(1, len(out), answered(stream.model))
 
 
 def _expected(model: Model, x: Array, expected: Array) -> Check:
@@ -375,7 +401,7 @@ def _expected(model: Model, x: Array, expected: Array) -> Check:
     else:
         raise InputError(f"expected outputs of shape {(m, units)} or {(m, time, units)}, got {expected.shape}")
     measure = yardstick(model, x).at(positions)
-    ours = stepped(model.executor, x)[:, positions]
+    ours = outputs(model, stepped(model.executor, x))[:, positions]
     return compare("step equals expected", "the expected outputs", ours, expected, measure, positions)
 
 

@@ -124,7 +124,7 @@ def test_commands_take_the_architecture_too(name, tmp_path):
     case = CASES["keras_1_gru-theano"]
     weights, architecture = write_apart(tmp_path / "weights.h5", case), tmp_path / "model.json"
     architecture.write_text(case.json())
-    more = ["--no-header"] if name == "run" else []
+    more = {"run": ["--no-header"], "bundle": [str(tmp_path / "model.stepstream")]}.get(name, [])
     assert b"--architecture" in run(name, weights, *more, data=b"", code=2).stderr
     assert run(name, weights, "--architecture", architecture, *more, data=b"").stdout
 

@@ -6,10 +6,12 @@ import json
 import math
 import re
 from collections import Counter
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from stepstream import limits
-from stepstream.errors import ModelFileError, StepstreamError
+from stepstream.arrays import short
+from stepstream.errors import InputError, ModelFileError, StepstreamError
 
 # A string to its end, or to the end of the text; possessive, so that no text takes more than one pass.
 _TOKEN = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[\[{]|[\]}]|,', re.DOTALL)
@@ -19,12 +21,56 @@ def parse(
     data: bytes | str, where: str, error: type[StepstreamError] = ModelFileError, most: int = limits.MAX_JSON_BYTES
 ) -> dict[str, Any]:
     """A JSON object. where: how messages name its place. Raises error, whatever the text is."""
+    found = value(data, where, error, most)
+    if not isinstance(found, dict):
+        raise error(f"{where}: expected a JSON object, got {type(found).__name__}")
+    return found
+
+
+def value(
+    data: bytes | str, where: str, error: type[StepstreamError] = ModelFileError, most: int = limits.MAX_JSON_BYTES
+) -> Any:
+    """Any JSON value; otherwise as `parse`."""
     try:
         return _parse(data, most)
     except _Refused as e:
         raise error(f"{where}: {e}") from e
     except (ValueError, RecursionError, MemoryError) as e:
         raise error(f"{where}: expected JSON, got something else ({str(e)[:120]}); save it again") from e
+
+
+def canonical(data: Any, where: str) -> str:
+    """JSON values as the one text that they have here. Raises InputError."""
+    check(data, where)
+    return json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def check(data: Any, where: str) -> None:
+    """Raises InputError naming the place of what is no JSON."""
+    if (found := _no_json(data, 0)) is not None:
+        raise InputError(f"{where}{found[0][:200]}: {found[1]}")
+
+
+def _no_json(data: Any, depth: int) -> tuple[str, str] | None:
+    """What is no JSON: where in the value, and why; None where all is."""
+    if data is None or isinstance(data, str | int):
+        return None
+    if isinstance(data, float):
+        return None if math.isfinite(data) else ("", f"expected finite numbers, as in JSON, got {data}; use None")
+    if depth > limits.MAX_JSON_DEPTH:
+        return "", f"expected JSON at most {limits.MAX_JSON_DEPTH} levels deep, got more"
+    if isinstance(data, Mapping):
+        if wrong := [name for name in data if not isinstance(name, str)]:
+            return "", f"expected texts as names of JSON, got {short(wrong[0])}"
+        items: Iterable[tuple[Any, Any]] = data.items()
+    elif isinstance(data, list | tuple):
+        items = enumerate(data)
+    else:
+        return "", f"expected JSON (texts, numbers, lists, dicts, None), got {type(data).__name__}"
+    for key, inner in items:
+        if (found := _no_json(inner, depth + 1)) is not None:
+            return f"[{key!r}]{found[0]}", found[1]
+    return None
 
 
 def parse_model(data: bytes | str, where: str) -> dict[str, Any]:
@@ -60,7 +106,7 @@ class _Refused(Exception):
     pass
 
 
-def _parse(data: bytes | str, most: int) -> dict[str, Any]:
+def _parse(data: bytes | str, most: int) -> Any:
     if len(data) > most:
         raise _Refused(f"expected at most {most} bytes of JSON, got {len(data)}")
     text = data.decode("utf-8") if isinstance(data, bytes) else data
@@ -78,14 +124,12 @@ def _parse(data: bytes | str, most: int) -> dict[str, Any]:
             elements += 1
         if elements > limits.MAX_JSON_ELEMENTS:
             raise _Refused(f"expected at most {limits.MAX_JSON_ELEMENTS} elements of JSON, got more")
-    value = json.loads(
+    found = json.loads(
         text, parse_constant=_constant, parse_int=_integer, parse_float=_float, object_pairs_hook=_object
     )
-    if not isinstance(value, dict):
-        raise _Refused(f"expected a JSON object, got {type(value).__name__}")
     if re.search(r"\\u[dD][89a-fA-F]", text):
-        json.dumps(value, ensure_ascii=False).encode()  # half a surrogate pair is no text: UnicodeEncodeError
-    return value
+        json.dumps(found, ensure_ascii=False).encode()  # half a surrogate pair is no text: UnicodeEncodeError
+    return found
 
 
 def _constant(name: str) -> float:
