@@ -17,7 +17,7 @@ from stepstream.kernel.executor import update
 from stepstream.live.windowing import Sliding, Tumbling, Windowing
 from stepstream.ops.executor import NumpyExecutor
 from stepstream.reference import Reference
-from stepstream.testing import difference, samples, stepped
+from stepstream.testing import difference, outputs, samples, stepped
 
 if TYPE_CHECKING:
     from stepstream.model import Model
@@ -93,7 +93,8 @@ def bench(model: Model, reference: Any = None, rounds: int = 15) -> Bench:
 
         calls["NumPy, one stream"] = numpy, 1
     left_out = []
-    if difference(stepped(executor, x[None]), stepped(plain, x[None])).max() > CLOSE:
+    both = (outputs(model, stepped(e, x[None])) for e in (executor, plain))
+    if difference(*both).max() > CLOSE:
         raise ContractError("the executor's answers are not NumPy's; model.verify() says where")
     if reference is not None:
         try:

@@ -8,7 +8,7 @@ import pytest
 
 import stepstream
 from command import CARRY, rows, run
-from stepstream.cli import values
+from stepstream import cells
 from stepstream.cli.lines import PipeLines
 from stepstream.cli.rows import open_rows
 
@@ -130,7 +130,7 @@ def test_parquet_times_that_python_has_not(parquet, tmp_path):
     [("a", "a"), (" a", " a"), (1, "1"), (1.0, "1"), ("1", "1"), ("1.0", "1.0"), (1.5, "1.5"), (b"a", "a"), (0, "0")],
 )
 def test_keys(value, expected):
-    assert values.key(value, "k") == expected
+    assert cells.key(value, "k") == expected
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ def test_keys(value, expected):
 )
 def test_what_is_no_key(value):
     with pytest.raises(stepstream.InputError, match="expected a key in"):
-        values.key(value, "k")
+        cells.key(value, "k")
 
 
 def test_a_key_that_cannot_be_saved_costs_one_record(path, tmp_path):
@@ -154,10 +154,10 @@ def test_a_key_that_cannot_be_saved_costs_one_record(path, tmp_path):
 
 
 def test_a_key_has_an_end():
-    assert values.key("ü" * 512, "k") == "ü" * 512
+    assert cells.key("ü" * 512, "k") == "ü" * 512
     for long in ("ü" * 513, "x" * 1025):
         with pytest.raises(stepstream.InputError, match="expected a key in 'k' of at most 1024 bytes, got '"):
-            values.key(long, "k")
+            cells.key(long, "k")
 
 
 @pytest.mark.parametrize(
@@ -165,7 +165,7 @@ def test_a_key_has_an_end():
 )
 def test_what_is_no_feature(value):
     with pytest.raises(stepstream.InputError, match="number in 'a'"):
-        values.number(value, "a")
+        cells.number(value, "a")
 
 
 @pytest.mark.parametrize(
@@ -184,7 +184,7 @@ def test_what_is_no_feature(value):
     ],
 )
 def test_times(value, expected):
-    assert values.seconds(value) == expected
+    assert cells.seconds(value) == expected
 
 
 @pytest.mark.parametrize(
@@ -194,10 +194,10 @@ def test_times(value, expected):
 )
 def test_what_is_no_time(value):
     with pytest.raises(stepstream.InputError, match="expected a time in ISO 8601 or epoch seconds, got "):
-        values.seconds(value)
+        cells.seconds(value)
 
 
 def test_milliseconds_are_recognised():
     for value in (1767225600000, "1767225600000", -1767225600000.0):
         with pytest.raises(stepstream.InputError, match="if these are milliseconds, divide them by 1000"):
-            values.seconds(value)
+            cells.seconds(value)

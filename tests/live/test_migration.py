@@ -1,5 +1,6 @@
 """A store goes to another model: what its streams go on from, to the bit, and that it is all of them or none."""
 
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -7,8 +8,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from make import EXAMPLES, dense, model_of, question, recurrent
+from make import EXAMPLES, KNOTS, RULE, SCALE, dense, model_of, question, recurrent
 from stepstream import Engine, InputError, Model, StateError, StoreError
+from stepstream.graph.attach import calibrated, with_trigger, without_trigger
 from stepstream.live import look, upkeep
 from stepstream.live.migration import differing, migrate
 from stepstream.stores.redis import RedisStore
@@ -139,6 +141,83 @@ def test_kept_states_stay_as_they_are(where, windowing):
         stream = NEW.stream(windowing)
         stream.restore(replace(states["8 samples"], fingerprint=None))
         assert e.step("8 samples", SAMPLES[8], time=8).value == stream.step(SAMPLES[8], time=8)
+
+
+KEPT = {
+    "a calibration": lambda g: calibrated(g, SCALE),
+    "a shorter one": lambda g: calibrated(g, SCALE[:2], KNOTS),
+    "a trigger": lambda g: with_trigger(g, RULE, k=3),
+    "another trigger": lambda g: with_trigger(g, RULE[:2], k=1, latched=False),
+    "both": lambda g: with_trigger(calibrated(g, SCALE), RULE, k=3),
+    "none": lambda g: g,
+}
+
+
+FEW = {key: n for key, n in AGES.items() if n in {1, 3, 8, 16}}
+
+
+@pytest.mark.parametrize("windowing", ["carry", "tumbling(7)", *(w for w in WINDOWINGS if "stride" in w)])
+@pytest.mark.parametrize("before", ["a calibration", "a trigger", "both", "none"])
+def test_another_calibration_or_trigger_keeps_the_network_where_it_is(path, windowing, before):
+    old = OLD.with_graph(KEPT[before](OLD.graph))
+    with Engine(old, windowing, path, keep=3, remember=2) as e:
+        fill(e, FEW)
+        answer = [e.step("numbered", x, seq=i, time=i) for i, x in enumerate(SAMPLES[:2])][-1]
+        e.restore("unknown age", replace(e.export("3 samples"), age=None if windowing == "carry" else 3))
+    for name, after in KEPT.items():
+        new = OLD.with_graph(after(OLD.graph))
+        store = path.with_name(f"{name}.db")
+        if new.fingerprint == old.fingerprint:
+            continue
+        shutil.copy(path, store)
+        assert migrate(store, new, "keep", old, backup=False).streams == len(FEW) + 2
+        with Engine(new, windowing, store, keep=3, remember=2) as e:
+            for key in [*FEW, "unknown age"]:
+                new.stream(windowing).restore(e.export(key))  # which looks at every count
+            again = e.step("numbered", SAMPLES[1], seq=1)
+            assert again == answer._replace(duplicate=True, decision=answer.decision if new.decides else None)
+            other = all_along(new.with_graph(without_trigger(new.graph)), windowing)
+            for key, n in FEW.items():
+                for i in range(n, n + 4):  # the probabilities are those of a stream that was calibrated so all along
+                    assert e.step(key, SAMPLES[i], time=i).value == other.step(key, SAMPLES[i], time=i).value
+
+
+def all_along(model, windowing):
+    engine = Engine(model, windowing)
+    fill(engine, FEW)
+    return engine
+
+
+def test_what_was_decided_stays_decided(path):
+    old = OLD.with_graph(with_trigger(OLD.graph, [[0, 0, 1]], k=2))
+    with Engine(old, "carry", path) as e:
+        e.step_many(["a"] * 2, SAMPLES[:2])
+        decided = e.step("a", SAMPLES[2]).decision
+        e.step("b", SAMPLES[0])
+    assert decided is not None
+    new = OLD.with_graph(with_trigger(calibrated(OLD.graph, [0.5]), [[0, 0, -1]], k=2))
+    migrate(path, new, "keep", old, backup=False)
+    with Engine(new, "carry", path) as e:
+        assert e.step("a", SAMPLES[3]).decision == decided
+        assert e.step("b", SAMPLES[3]).decision is None
+    migrate(path, old, "keep", new, backup=False)
+    with Engine(old, "carry", path) as e:
+        assert [e.step("b", SAMPLES[i]).decision is None for i in (4, 5)] == [True, False]
+
+
+@pytest.mark.parametrize("how", ["reset", "replay"])
+def test_a_remembered_decision_is_never_taken_for_an_output(path, how):
+    two = model_of(recurrent("gru", 3, 5), dense(5, 2, "softmax"))
+    one = OLD.with_graph(with_trigger(OLD.graph, [[0, 0, 1]]))
+    for first, second in ((one, two), (two, one)):
+        store = path.with_name(f"{first.decides}.db")
+        with Engine(first, "carry", store, keep=3) as e:
+            assert (e.step("a", SAMPLES[0], seq=1).decision is None) == (first is two)
+        migrate(store, second, how, backup=False)
+        with Engine(second, "carry", store, keep=3) as e:
+            again = e.step("a", SAMPLES[0], seq=1)
+            assert (again.value, again.decision, again.duplicate) == (None, None, True)
+            assert (e.step("a", SAMPLES[0], seq=2).decision is None) == (second is two)
 
 
 def test_keep_is_for_the_same_architecture(path):

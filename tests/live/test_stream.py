@@ -299,7 +299,7 @@ def test_names_must_fit(motions):
     with pytest.raises(InputError, match="3 different names"):
         stepstream.load(motions / "model.keras", features=["a", "a", "b"])
     with pytest.raises(InputError, match="1 different names"):
-        stepstream.load(motions / "model.keras", classes=["a", "b"])
+        stepstream.load(motions / "model.keras", classes=["a", "b", "c"])
     for names in ({"x", "y", "z"}, "xyz", b"xyz", dict.fromkeys("xyz"), iter("xyz")):
         with pytest.raises(InputError, match="features: expected a list of names"):
             stepstream.load(motions / "model.keras", features=names)

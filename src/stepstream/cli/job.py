@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from stepstream.cli import position, values
+from stepstream import cells
+from stepstream.cli import position
 from stepstream.cli.options import names_of
 from stepstream.cli.rows import Record, Source
 from stepstream.cli.sink import Before, Row
 from stepstream.errors import InputError, StateError
+from stepstream.graph.attach import n_classes
 from stepstream.live.answers import Results
 from stepstream.live.engine import Engine
 from stepstream.live.windowing import Session, parse
@@ -79,7 +81,8 @@ class Job:
         if windowing.strip() != "auto" and isinstance(parse(windowing), Session) and meaning.time is None:
             raise InputError(f"--windowing {windowing}: expected a column of times too; name it with --time")
         self._windowing = windowing
-        self.features = names_of("--features", meaning.features, model.n_features)
+        named = model.features if meaning.header else None  # a bundle has names, and columns come in any order
+        self.features = names_of("--features", meaning.features, model.n_features) or named
         self.columns = columns_of(model)
         self.skipped = 0
         self._read = 0
@@ -207,7 +210,7 @@ class Job:
         for number in sorted(number for number in batch.bad if number <= read):
             print(f"stepstream: skipped {batch.bad.pop(number)}", file=sys.stderr)
             self.skipped += 1
-        written = give(_rows(samples, answers))
+        written = give(_rows(self.model, samples, answers))
         if not self._durable:
             return b""
         if self._about.get("head", 0) < position.HEAD_BYTES:  # it may have grown
@@ -219,13 +222,13 @@ class Job:
         if record.error is not None:
             raise InputError(record.error)
         fields, meaning = record.fields, self.meaning
-        key = "" if meaning.key is None else values.key(values.field(fields, meaning.key), meaning.key)
+        key = "" if meaning.key is None else cells.key(cells.field(fields, meaning.key), meaning.key)
         written, time = "", 0.0
         if meaning.time is not None:
-            written = values.field(fields, meaning.time)
-            time = values.seconds(written)
-        end = meaning.end is not None and values.flag(values.field(fields, meaning.end), meaning.end)
-        x = [values.number(values.field(fields, name), name) for name in self._feature_columns(fields)]
+            written = cells.field(fields, meaning.time)
+            time = cells.seconds(written)
+        end = meaning.end is not None and cells.flag(cells.field(fields, meaning.end), meaning.end)
+        x = [cells.number(cells.field(fields, name), name) for name in self._feature_columns(fields)]
         when = written.isoformat() if isinstance(written, datetime) else str(written)
         return Sample(number, place, record.line, key, when, x, time, end)
 
@@ -234,9 +237,9 @@ class Job:
         try:
             for name in (self.meaning.key, self.meaning.time, self.meaning.end):
                 if name is not None:
-                    values.field(fields, name)
+                    cells.field(fields, name)
             for name in self._feature_columns(fields):  # which are the others, where nothing names them
-                values.field(fields, name)
+                cells.field(fields, name)
         except InputError as e:
             raise InputError(f"{self.source.name}: {e}") from e
         self._columns_known = True
@@ -248,17 +251,18 @@ class Job:
                 raise InputError(
                     f"expected {self.model.n_features} feature columns, got {rest}; name them with --features"
                 )
-            self.features = rest
+            self.features = tuple(rest)
         return self.features
 
 
-def _rows(samples: Sequence[Sample], answers: Results) -> list[Row]:
+def _rows(model: Model, samples: Sequence[Sample], answers: Results) -> list[Row]:
     """The answers in the order of `columns_of`."""
     rows = zip(
         [s.key for s in samples],
         [s.when for s in samples],
         [None if age < 0 else age for age in answers.age.tolist()],
         *map(list, answers.values.T),
+        *([_decisions(model, answers)] if model.decides else []),
         answers.complete.tolist(),
         answers.beyond_training_length.tolist(),
         strict=True,
@@ -268,9 +272,17 @@ def _rows(samples: Sequence[Sample], answers: Results) -> list[Row]:
     return list(rows)
 
 
+def _decisions(model: Model, answers: Results) -> list[str | int | None]:
+    """By the names of the classes, where the model has them; None where it has not decided."""
+    found = answers.decision.tolist()
+    names = model.classes if model.classes and len(model.classes) == n_classes(model.graph) else None
+    return [None if i < 0 else i if names is None else names[i] for i in found]
+
+
 def columns_of(model: Model) -> list[str]:
     """The columns of an answer, each with a name of its own."""
     first, last = ["key", "time", "age"], ["complete", "beyond_training_length"]
+    last = ["decision", *last] if model.decides else last
     taken = {*first, *last}
     names = []
     for output, size in zip(model.output_names, model.output_sizes, strict=True):

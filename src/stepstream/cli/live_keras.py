@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from stepstream.formats import keras
+from stepstream.formats import bundle, keras
 from stepstream.model import Model
 
 
@@ -17,6 +17,8 @@ def live_keras(model: Model, path: Path) -> tuple[Any, str]:
     Keras' safe mode is not enough: some versions leave HDF5 files out.
     """
     _ = model.executor
+    if bundle.is_bundle(path):
+        return None, "a bundle, which Keras does not open: not compared with it; verify the file that it was made from"
     if importlib.util.find_spec("keras") is None:
         return None, "Keras not installed: not compared"
     unknown = keras.foreign(path)

@@ -14,7 +14,7 @@ from stepstream.formats import json_text
 from stepstream.formats.files import regular_file
 from stepstream.model import Model, load
 
-ModelArgument = Annotated[Path, typer.Argument(help="A .keras or .h5 file.", show_default=False)]
+ModelArgument = Annotated[Path, typer.Argument(help="A .keras, .h5 or .stepstream file.", show_default=False)]
 TrainingLengthOption = Annotated[
     int | None, typer.Option(min=1, help="Samples per window in training, where the model does not say.")
 ]

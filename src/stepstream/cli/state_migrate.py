@@ -19,9 +19,12 @@ from stepstream.errors import InputError
 @state_app.command()
 def migrate(
     store: StoreArgument,
-    to: Annotated[Path, typer.Option(help="The new model, a .keras or .h5 file.", show_default=False)],
+    to: Annotated[Path, typer.Option(help="The new model, a .keras, .h5 or .stepstream file.", show_default=False)],
     how: Annotated[
-        str, typer.Option(help="reset: begin anew; keep: for new weights alone; replay: the samples that were kept.")
+        str,
+        typer.Option(
+            help="reset: begin anew; keep: for new weights, calibration or trigger; replay: the samples that were kept."
+        ),
     ],
     before: Annotated[
         Path | None,

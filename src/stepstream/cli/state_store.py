@@ -30,7 +30,9 @@ from stepstream.errors import InputError
 from stepstream.live import snapshot
 from stepstream.stores.opening import is_address
 
-ModelOption = Annotated[Path, typer.Option(help="The store's model, a .keras or .h5 file.", show_default=False)]
+ModelOption = Annotated[
+    Path, typer.Option(help="The store's model, a .keras, .h5 or .stepstream file.", show_default=False)
+]
 KeyArgument = Annotated[str, typer.Argument(help=f"The stream's key{DASH}", show_default=False)]
 
 

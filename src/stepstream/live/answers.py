@@ -10,6 +10,7 @@ import numpy as np
 
 from stepstream.graph.ir import Array
 from stepstream.kernel.keys import Key
+from stepstream.live.decision import named
 from stepstream.live.stream import Output
 
 if TYPE_CHECKING:
@@ -23,7 +24,8 @@ class Result(NamedTuple):
     since the stream's last reset, with this one; None where nobody knows. seq: as it was given. complete: whether the
     answer has seen a whole window; beyond_training_length: whether it has seen, or may have seen, more samples than
     the model was trained on. duplicate: the number had been there before, and nothing has changed. gap: how many
-    numbers are missing between the one before and this one.
+    numbers are missing between the one before and this one. decision: the class that the model's trigger has decided
+    upon, None where it has not, or there is none.
     """
 
     value: Output | None
@@ -34,6 +36,7 @@ class Result(NamedTuple):
     beyond_training_length: bool
     duplicate: bool
     gap: int = 0
+    decision: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +46,7 @@ class Results:
     values: float32 (samples, outputs), several outputs side by side; NaN where there is none: for bad samples, and for
     repeated ones whose answers are no longer remembered. age, seq: int64, -1 for none. complete,
     beyond_training_length, duplicate: bool. gap: int64. accepted: bool, false for bad samples alone, and reasons says
-    why, by their place in the call.
+    why, by their place in the call. decision: int64, the class that the model's trigger has decided upon, -1 for none.
     """
 
     values: Array
@@ -54,12 +57,13 @@ class Results:
     duplicate: Array
     gap: Array
     accepted: Array
+    decision: Array
     reasons: dict[int, str] = field(default_factory=dict)
 
     def put(self, places: Array, others: Results) -> None:
         """The last answers of others are those at places (m,), their reasons too."""
         m = len(places)
-        for name in ("values", "age", "complete", "beyond_training_length", "duplicate", "gap", "accepted"):
+        for name in ("values", "age", "complete", "beyond_training_length", "duplicate", "gap", "accepted", "decision"):
             getattr(self, name)[places] = getattr(others, name)[len(others) - m :]
         for i, why in others.reasons.items():
             self.reasons[int(places[i - (len(others) - m)])] = why
@@ -95,11 +99,17 @@ def result_of(model: Model, key: Key, seq: int | None, answers: Results, i: int 
         bool(answers.beyond_training_length[i]),
         bool(answers.duplicate[i]),
         int(answers.gap[i]),
+        named(int(answers.decision[i])),
     )
 
 
+def answered(model: Model) -> int:
+    """Numbers that a model gives for one sample: its outputs side by side, and at the end the decision, if any."""
+    return sum(model.output_sizes) + model.decides
+
+
 def value_of(model: Model, out: Array) -> Output:
-    """All outputs side by side -> as `Stream.step` returns them."""
+    """All outputs side by side, without a decision -> as `Stream.step` returns them."""
     sizes = model.output_sizes
     if sizes == (1,):
         return float(out[0])

@@ -18,9 +18,11 @@ from stepstream.graph.ir import Array
 from stepstream.kernel.executor import update
 from stepstream.kernel.keys import Key
 from stepstream.live.answers import Results
+from stepstream.live.decision import decisions
 from stepstream.live.records import CHANGED, ENDED, HERE, STATIC
 from stepstream.live.stream import Stream
 from stepstream.live.table import Table
+from stepstream.live.waiting import Sketches
 from stepstream.live.windowing import Session, Sliding, Tumbling
 
 
@@ -63,12 +65,14 @@ class Counts:
 class Stepper:
     """Steps rows of a table by the rules of one stream."""
 
-    def __init__(self, rules: Stream, table: Table, gap_is_error: bool) -> None:
+    def __init__(self, rules: Stream, table: Table, gap_is_error: bool, sketches: Sketches | None) -> None:
+        self.sketches = sketches
         self.rules, self.table, self.gap_is_error = rules, table, gap_is_error
         self.counts = Counts()
         self.executor, self.windowing, self.model = rules._executor, rules.windowing, rules.model
         self.static = [column for _, column in rules._static]
         self.outputs = sum(self.model.output_sizes)
+        self.decides = self.model.decides
         self.restarted = False  # whether a state has
         self.by_time = isinstance(self.windowing, Session)
 
@@ -88,7 +92,7 @@ class Stepper:
         touched = all_rows if alone else np.unique(all_rows)
         before = table.state[touched], table.meta[touched]
         try:
-            for part in (good,) if alone else self._rounds(good, all_rows):
+            for part in (good,) if alone else self.rounds(good, all_rows):
                 self._round(samples, rows[part], part, now, strict, answers)
                 if samples.end is not None:
                     over = part[samples.end[part] & answers.accepted[part] & ~answers.duplicate[part]]
@@ -117,11 +121,12 @@ class Stepper:
             duplicate=np.zeros(n, bool),
             gap=np.zeros(n, np.int64),
             accepted=np.ones(n, bool),
+            decision=np.full(n, -1),
             reasons=samples.reasons,
         )
 
     @staticmethod
-    def _rounds(places: Array, rows: Array) -> Iterator[Array]:
+    def rounds(places: Array, rows: Array) -> Iterator[Array]:
         """Places of the first samples of all rows, of the second ones, ..."""
         order = np.argsort(rows, kind="stable")
         starts = np.flatnonzero(np.diff(rows[order], prepend=-1))
@@ -200,7 +205,9 @@ class Stepper:
         if any_numbered:
             self._remember(meta, seq, numbered, out)
         table.meta[rows] = meta
-        answers.values[i] = out
+        if self.sketches is not None:
+            self.sketches.note(rows, meta["age"], out)
+        self._answer(answers, i, out)
         answers.age[i] = meta["age"]
         samples.time[i] = time  # the clock's, where none was given and one is needed
         if gap is not None:
@@ -217,12 +224,17 @@ class Stepper:
         meta["ages"][numbered, 0] = meta["age"][numbered]
         meta["outputs"][numbered, 0] = out[numbered]
 
-    @staticmethod
-    def _repeat(meta: Array, i: Array, answers: Results) -> None:
+    def _answer(self, answers: Results, i: Array, out: Array) -> None:
+        """What the model gave (i, outputs), the decision at the end, if any."""
+        answers.values[i] = out[:, : self.outputs]
+        if self.decides:
+            answers.decision[i] = decisions(out)
+
+    def _repeat(self, meta: Array, i: Array, answers: Results) -> None:
         """The answers that these samples had, as far as they are remembered."""
         answers.duplicate[i] = True
         at, which = np.nonzero(meta["seq"] == answers.seq[i][:, None])
-        answers.values[i[at]] = meta["outputs"][at, which]
+        self._answer(answers, i[at], meta["outputs"][at, which])
         answers.age[i[at]] = meta["ages"][at, which]
 
     def _restarts(self, meta: Array, time: Array) -> Array:

@@ -21,16 +21,18 @@ from stepstream.errors import InputError, StepstreamError, StoreError
 from stepstream.graph.ir import Array
 from stepstream.kernel.keys import Key
 from stepstream.live import incoming, plain
-from stepstream.live.answers import Result, Results, StreamInfo, info_of, result_of, value_of
+from stepstream.live.answers import Result, Results, StreamInfo, result_of, value_of
+from stepstream.live.drift import watch_of
 from stepstream.live.journal import DELETE, END, RESET, STEPS, Operation
-from stepstream.live.records import ENDED, MAX_KEPT, MAX_REMEMBERED, encode_key
-from stepstream.live.recovery import take_up
+from stepstream.live.records import encode_key
+from stepstream.live.recovery import chosen, take_up
 from stepstream.live.residents import Residents
 from stepstream.live.sample import Sample
-from stepstream.live.settings import Settings, callback, seconds, whole, word, yes
+from stepstream.live.settings import seconds, settled, whole, word, yes
 from stepstream.live.state import StreamState
 from stepstream.live.stream import Output, Stream
 from stepstream.live.tender import Tender
+from stepstream.live.truth import label
 from stepstream.live.windowing import Windowing
 from stepstream.stores.store import Store
 
@@ -76,6 +78,11 @@ class Engine:
     every, on_missing: seconds from each sample of a stream to the next, and what to do where some are missing, by their
     times: "raise"; "hold": the sample before stands in for them, as often as needed; "skip": nothing, as without every.
     keep: how many of each stream's newest samples are kept beside its state, for a later model to start from.
+    judge: the last age at which answers wait for `label`; 0: none do. Of each stream's newest sequence and of the one
+    before it those at ages 1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 70, 100, ... up to judge wait, and the last one: 8 bytes
+    for each age and output, and 36 + 8 * remember. What is left of streams that have ended stays until expire_after.
+    watch: one of so many samples, by chance, is compared with the training data; 0: none. reference: what of them, as
+    `stepstream.learn.drift.reference` returns it; None: what the model brings along.
     on_evict, on_end: called with the key when a stream has gone to the store, or has ended or expired; in the thread
     that made the call, after it, so that what they raise comes out of a call that has succeeded.
     snapshot_bytes, snapshot_every: size of the journal, and seconds, after which a thread of the engine takes the next
@@ -101,6 +108,9 @@ class Engine:
         every: float | None = None,
         on_missing: str = "raise",
         keep: int = 0,
+        judge: int = 0,
+        watch: int = 0,
+        reference: Mapping[str, Any] | None = None,
         on_evict: Callable[[Key], object] | None = None,
         on_end: Callable[[Key], object] | None = None,
         snapshot_bytes: int = 1 << 28,
@@ -113,42 +123,19 @@ class Engine:
         if not hasattr(model, "fingerprint"):
             raise InputError(f"expected a model, as stepstream.load returns it, got {short(model)}")
         rules = Stream(model, windowing)
-        missing = word("on_missing", on_missing, "raise", "hold", "skip")
-        spacing = seconds("every", every)
-        settings = Settings(
-            whole("capacity", capacity, 1, 2**31 - 1),
-            seconds("idle_after", idle_after),
-            seconds("expire_after", expire_after),
-            whole("remember", remember, 1, MAX_REMEMBERED),
-            word("on_gap", on_gap, "accept", "error") == "error",
-            spacing if missing != "skip" else None,
-            missing == "hold",
-            max(whole("keep", keep, 0, MAX_KEPT), int(missing == "hold")),
-            callback("on_evict", on_evict),
-            callback("on_end", on_end),
+        settings = settled(
+            capacity, idle_after, expire_after, remember, on_gap, every, on_missing, keep, judge, on_evict, on_end
         )
-        if settings.hold and every is None:
-            raise InputError("on_missing: expected every= too, the seconds between two samples, got none")
         inexactly = word("recover", recover, "exact", "inexact") == "inexact"
         journal_bytes = whole("snapshot_bytes", snapshot_bytes, 1, 2**62)
         snapshot_seconds = seconds("snapshot_every", snapshot_every) or math.inf
         if isinstance(wait, bool) or not isinstance(wait, int | float) or not 0 <= wait <= MAX_WAIT:
             raise InputError(f"wait: expected seconds from 0 to {MAX_WAIT}, got {short(wait)}")
         self._gather = whole("batch", batch, 1, 2**20), float(wait)
-        for name, given in (("idle_after", idle_after), ("durability", durability)):
-            if given is not None and store is None:
-                raise InputError(f"{name}: expected a store that streams go to, got none; give store=")
-        if isinstance(store, str | os.PathLike):
-            from stepstream.stores.opening import store_at  # imports databases
-
-            store = store_at(store, durability)
-        elif store is not None and not hasattr(store, "keeps_journal"):
-            raise InputError(f"store: expected a path, an address or a Store, got {short(store)}")
-        elif durability is not None:
-            raise InputError("durability: expected none beside a store, which has its own; give it to the store")
+        store = chosen(store, durability, idle_after)
         self.model, self.windowing = model, rules.windowing
         self._rules, self._clock = rules, clock
-        self._streams = Residents(rules, settings)
+        self._streams = Residents(rules, settings, watch_of(model, watch, reference))
         self._lock, self._snapshots = threading.Lock(), threading.Lock()
         self._closed, self._exact, self._marking = False, True, 0
         self._why_closed = "was closed; open another"
@@ -323,6 +310,8 @@ class Engine:
 
     def _plainly(self, result: Result, key: Key, seq: int | None, time: float | None) -> Result:
         """What a sample of the short way still needs: durability, and its value in its form."""
+        if self._streams.notes:
+            self._streams.note_one(result)
         if self._streams.vault is not None:
             rows = self._streams.table.keys.find([key])
             timed = time is not None or self._streams.stepper.by_time
@@ -353,11 +342,14 @@ class Engine:
             native, n = self._streams.short, len(x)
             if native is None or self._stopped():
                 return None
-            answers, rows, times = plain.room(n, self._streams.stepper.outputs, seq)
+            stepper = self._streams.stepper
+            answers, given, rows, times = plain.room(n, stepper.outputs, stepper.decides, seq)
             clock = float(self._clock())
             try:
-                if not plain.run(native, keys, x, seq, time, clock, answers, rows, times):
+                if not plain.run(native, keys, x, seq, time, clock, answers, given, rows, times):
                     return None
+                if self._streams.notes:
+                    self._streams.note(rows, x, answers.age, answers.values)
                 if self._streams.vault is not None:
                     done, now = [Operation(STEPS, native.now, keys, x, seq, times)], native.now
                     self._streams.vault.commit(
@@ -425,14 +417,7 @@ class Engine:
     def streams(self) -> list[StreamInfo]:
         """All that have not ended, in memory and in the store."""
         with self._using():
-            table = self._streams.table
-            rows = table.rows()
-            rows = rows[(table.meta["flags"][rows] & ENDED) == 0]
-            out = [info_of(table.keys.key(r), table.meta[r], True) for r in rows.tolist()]
-            if self._streams.vault is not None:
-                others = self._streams.vault.elsewhere()
-                out += [info_of(key, meta, False) for key, meta in others if not meta["flags"] & ENDED]
-            return out
+            return self._streams.infos()
 
     def __contains__(self, key: Key) -> bool:
         """Whether there is a stream of this key, in memory or in the store, that has not ended."""
@@ -440,23 +425,32 @@ class Engine:
             row = self._streams.row(key, now)
             return row is not None and not self._streams.table.ended(row)
 
+    def label(self, key: Key, y: Any, seq: int | None = None, *, over: bool = False) -> int:
+        """The truth about a stream, as it turned out; what it says of the answers is in `stats()["quality"]`.
+
+        y: the class, by its index or its name; for regression the number, or (outputs,). Without seq it is the truth
+        about a sequence, all samples since the last reset, restart or end, and judges its answers so far, as many as
+        wait for it (`judge`): those of the newest sequence, or with `over` of the newest that is over, which is another
+        once the stream has begun anew. A fork or a restored stream begins a sequence. seq: the truth about one sample
+        alone, of this number, whose answer is remembered (`remember`).
+
+        Returns how many answers were judged: 0 where none are left, counted as missed, and where this sequence or
+        sample has been judged before, counted as a duplicate. Neither changes anything else. A label is as durable as
+        a sample. Raises InputError for what is no key or no truth of the model, and for an engine without `judge`.
+        """
+        over = yes("over", over)
+        with self._using() as now:
+            return label(self._streams, key, y, seq, over, now)
+
     def stats(self) -> dict[str, Any]:
-        """Counts since the engine was opened; streams: in memory now, tombstones too; gaps: numbers left out."""
+        """Counts since the engine was opened; streams: in memory now, tombstones too; gaps: numbers left out.
+
+        quality: what labels say of the answers, from before the store was opened, too; drift: how far samples and
+        answers are from those in training, by what `watch` has chosen. None where there is nothing to say.
+        """
         self._outside()
         with self._lock:
-            counts, native = self._streams.stepper.counts, self._streams.short
-            return {
-                "streams": len(self._streams.table),
-                "samples": counts.samples + (native.samples if native else 0),
-                "duplicates": counts.duplicates,
-                "gaps": counts.gaps + (native.gaps if native else 0),
-                "bad": counts.bad,
-                **self._streams.events,
-                "damaged": len(self._streams.vault.damaged) if self._streams.vault else 0,
-                "journal_bytes": self._streams.vault.store.journal_bytes if self._streams.vault else 0,
-                "recovery": "exact" if self._exact else "inexact",
-                "arithmetic": self._rules._executor.arithmetic_id,
-            }
+            return {**self._streams.stats(), "recovery": "exact" if self._exact else "inexact"}
 
     # durability
 

@@ -1,8 +1,8 @@
 """What was done to streams, as bytes: one entry of a store's journal is what one call has changed.
 
 An entry is the layout number and then operations. Each is a letter, the engine's clock, a count of streams, and their
-keys; `steps` goes on with the samples, their numbers and times, `put` with the stream's record, `bookmark` with its
-bytes.
+keys; `steps` goes on with the samples, their numbers and times, `put` with the stream's record, `label` with what it
+judges, `bookmark` with its bytes.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ RESET = b"r"  # back to nothing, the numbers stay
 END = b"e"  # back to nothing, and a tombstone where there are numbers
 DELETE = b"d"  # nothing is left
 PUT = b"p"  # a record: what fork and restore make of a stream
+LABEL = b"t"  # the truth about a stream, with the answers that it judges
 BOOKMARK = b"l"  # ("label", once) what the caller keeps beside the streams; of no stream
+_RECORDED = frozenset({PUT, LABEL, BOOKMARK})
 
 _HEAD = struct.Struct("<cdIB")  # letter, clock, streams, 1 for numbers + 2 for times
 _SIZE = struct.Struct("<I")
@@ -31,8 +33,8 @@ _SIZE = struct.Struct("<I")
 
 @dataclass(frozen=True, eq=False)
 class Operation:
-    """x float32 (n, features), seq int64 (n,) with -1 for none, time float64 (n,) with NaN for none: of STEPS alone.
-    record: of PUT and BOOKMARK alone.
+    """x float32 (n, features), seq int64 (n,) with -1 for none, time float64 (n,) with NaN for none: of STEPS alone,
+    and seq of LABEL. record: of PUT, LABEL and BOOKMARK alone.
     """
 
     letter: bytes
@@ -60,7 +62,7 @@ def encode(operations: Sequence[Operation]) -> bytes:
             parts.append(np.ascontiguousarray(seq, "<i8").tobytes())
         if time is not None:
             parts.append(np.ascontiguousarray(time, "<f8").tobytes())
-        if o.letter in {PUT, BOOKMARK}:
+        if o.letter in _RECORDED:
             parts += [_SIZE.pack(len(o.record)), o.record]
     return b"".join(parts)
 
@@ -117,7 +119,7 @@ def decode(
                 time = _numbers(entry, "<f8", n, at)
                 at += 8 * n
             record = b""
-            if letter in {PUT, BOOKMARK}:
+            if letter in _RECORDED:
                 (size,) = _SIZE.unpack_from(entry, at)
                 at += _SIZE.size
                 record = entry[at : at + size]

@@ -17,7 +17,7 @@ from stepstream.live.records import ENDED, LAYOUT, Head, Records, decode_key, en
 from stepstream.live.replay import replayed, rules_of
 from stepstream.live.residents import shape_of
 from stepstream.live.stream import Stream
-from stepstream.live.vault import BOOKMARK_KEY, CHUNK, header_of, refuse_other
+from stepstream.live.vault import BOOKMARK_KEY, CHUNK, NO_STREAMS, QUALITY_KEY, header_of, refuse_other
 from stepstream.stores.reading import reading
 from stepstream.stores.store import Stored
 
@@ -81,11 +81,13 @@ def show(where: Where) -> dict[str, Any]:
     in bytes.
     """
     with reading(where) as (header, reader):
-        counts = dict.fromkeys(("streams", "ended", "damaged", "record_bytes", "bookmark_bytes"), 0)
+        counts = dict.fromkeys(("streams", "ended", "damaged", "record_bytes", "bookmark_bytes", "quality_bytes"), 0)
         for stored in reader.records():
             counts["record_bytes"] += len(stored.record or b"")
             if stored.key == BOOKMARK_KEY:
                 counts["bookmark_bytes"] = len(stored.record or b"")
+            elif stored.key == QUALITY_KEY:
+                counts["quality_bytes"] = len(stored.record or b"")
             elif (found := _head(stored)) is None:
                 counts["damaged"] += 1
             else:
@@ -146,7 +148,7 @@ def verify(where: Where, model: Model | None = None) -> list[str]:
             except (StateError, InputError) as e:
                 found.append(f"header: {e}")
                 rules = None  # what the records are of is another's to say
-        some = ((s.key, s.record) for s in reader.records() if s.record is not None and s.key != BOOKMARK_KEY)
+        some = ((s.key, s.record) for s in reader.records() if s.record is not None and s.key not in NO_STREAMS)
         while part := list(islice(some, CHUNK)):  # of the others it is said already
             found += _undecodable(part, rules)
             if features is None:
@@ -169,7 +171,7 @@ def verify(where: Where, model: Model | None = None) -> list[str]:
 
 def _live(records: Iterable[Stored], damaged: list[Key]) -> Iterator[StoredStream]:
     for stored in records:
-        if stored.key == BOOKMARK_KEY:
+        if stored.key in NO_STREAMS:
             continue
         found = _head(stored)
         if found is None:
@@ -199,7 +201,7 @@ def _undecodable(part: list[tuple[bytes, bytes]], rules: Stream | None) -> list[
             decode_key(key)
             first = head(key, record)
         if rules is not None:  # as most of them are
-            records = Records(shape_of(rules, first.remember, first.keep), rules._executor.state_size)
+            records = Records(shape_of(rules, first.remember, first.keep, first.rungs), rules._executor.state_size)
             records.decode([key for key, _ in part], [record for _, record in part])
     except StoreError as e:
         if len(part) == 1:

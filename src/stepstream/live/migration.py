@@ -16,6 +16,7 @@ import numpy as np
 from stepstream.arrays import short
 from stepstream.errors import InputError, StateError, StoreError
 from stepstream.graph.ir import Array, Graph
+from stepstream.live.adopted import adopted, bare, is_bare
 from stepstream.live.look import Where
 from stepstream.live.records import ENDED, STATIC, Records, Shape, columns, decode_key, head, meta_dtype
 from stepstream.live.replay import rules_of
@@ -23,7 +24,7 @@ from stepstream.live.residents import shape_of
 from stepstream.live.sliding import SlidingExecutor
 from stepstream.live.stream import Stream
 from stepstream.live.upkeep import kept_by, opened
-from stepstream.live.vault import BOOKMARK_KEY, header_of, refuse_other
+from stepstream.live.vault import DECIDES, NO_STREAMS, QUALITY_KEY, header_of, refuse_other
 from stepstream.live.windowing import Windowing
 from stepstream.stores.opening import store_at
 from stepstream.stores.reading import reading
@@ -64,8 +65,8 @@ def migrate(
     """Bring a store that no engine has to another model.
 
     how: "reset": every stream begins anew; numbers, remembered answers and tombstones stay. "keep": the states stay as
-    they are, for new weights of the same architecture. "replay": every state is what the new model makes of the
-    samples that were kept (`Engine(keep=n)`).
+    they are, for new weights of the same architecture, and for another calibration or trigger or none. "replay": every
+    state is what the new model makes of the samples that were kept (`Engine(keep=n)`).
     old: the model before; needed under keep, and where the journal is not empty. windowing: under reset, a new one.
     backup: whether, or where, the store as it was is kept, as a SQLite store.
     A Redis store is taken from the engine that has it. Raises InputError, StateError where models and store do not go
@@ -92,7 +93,7 @@ def migrate(
     if how == "keep":
         if old is None:
             raise InputError("expected the model before, --from, got none: keep is for models that differ in weights")
-        if difference := differing(old.graph, new.graph):
+        if difference := differing(bare(old.graph), bare(new.graph)):
             raise StateError(f"expected the same architecture under keep, got {difference}; choose reset or replay")
     if how == "replay" and sizes["records"] and not keep:
         raise StateError(
@@ -119,7 +120,9 @@ def migrate(
         if backup is not False:
             done.backup = _free_name(store, before) if backup is True else Path(backup)
             store.backup(str(done.backup))
-        store.rewrite({**before, **after}, _migrated(store, rules, done, sizes["records"], progress))
+        header = {name: text for name, text in before.items() if name != DECIDES} | after
+        work = _Work(rules, done, DECIDES in before, None if how != "keep" or old is None else rules_of(old, before))
+        store.rewrite(header, _migrated(store, work, sizes["records"], progress))
     finally:
         store.close()
     return done
@@ -160,12 +163,28 @@ def _free_name(store: Store, before: Header) -> Path:
     return next(name for name in names if not name.exists())
 
 
-def _migrated(
-    store: Store, rules: Stream, done: Migration, total: int, progress: Progress | None
-) -> Iterator[tuple[bytes, bytes]]:
+@dataclass
+class _Work:
+    """decided: whether the model before did. old: under keep, its rules."""
+
+    rules: Stream
+    done: Migration
+    decided: bool
+    old: Stream | None
+
+    @property
+    def as_it_is(self) -> bool:
+        """Whether a record needs no change."""
+        return self.old is not None and is_bare(self.old.model.graph) and is_bare(self.rules.model.graph)
+
+
+def _migrated(store: Store, work: _Work, total: int, progress: Progress | None) -> Iterator[tuple[bytes, bytes]]:
     """(key, record) of all streams as they are under the new rules; counts them."""
-    found = (stored for stored in store.records() if stored.key != BOOKMARK_KEY)
+    rules, done = work.rules, work.done
+    found = (stored for stored in store.records() if stored.key not in NO_STREAMS)
     count = 0
+    if store.get([QUALITY_KEY]):  # what the model before was worth
+        yield QUALITY_KEY, b""
     while part := list(islice(found, CHUNK)):
         alike: dict[tuple[Shape, int], list[tuple[bytes, bytes]]] = {}
         for key, record in map(_sound, part):
@@ -174,10 +193,18 @@ def _migrated(
             before = columns(shape, [record for _, record in pairs])
             ended = int(((before["flags"] & ENDED) != 0).sum())
             done.streams, done.ended = done.streams + len(before) - ended, done.ended + ended
-            if done.how == "keep":
+            if work.as_it_is:
                 continue
-            keys, ours = [key for key, _ in pairs], shape_of(rules, shape.remember, shape.keep)
-            meta, rows = _begun_anew(before, shape, ours, rules)
+            keys, ours = [key for key, _ in pairs], shape_of(rules, shape.remember, shape.keep, shape.rungs)
+            meta, rows = _begun_anew(before, shape, ours, work)
+            if work.old is not None:
+                own = sum(rules.model.output_sizes)
+                for name in meta.dtype.names or ():
+                    if name == "ladder":  # nobody judges decisions
+                        meta[name][..., :own] = before[name][..., :own]
+                    elif name not in {"outputs", "padding"}:
+                        meta[name] = before[name]
+                rows = adopted(work.old, rules, before["age"], before["row"])
             if done.how == "replay" and shape.keep:
                 _replay(keys, before, shape, meta, rows, rules, done)
             yield from zip(keys, Records(ours, rows.shape[1]).encode(meta, rows), strict=True)
@@ -195,16 +222,21 @@ def _sound(stored: Stored) -> tuple[bytes, bytes]:
     return stored.key, stored.record
 
 
-def _begun_anew(before: Array, shape: Shape, ours: Shape, rules: Stream) -> tuple[Array, Array]:
+def _begun_anew(before: Array, shape: Shape, ours: Shape, work: _Work) -> tuple[Array, Array]:
     """meta and rows of streams that have seen nothing, with the numbers and tombstones of these."""
     meta = np.zeros(len(before), meta_dtype(ours))
     for name in ("used", "seq", "ages"):
         meta[name] = before[name]
     # an answer of another form cannot be given again: NaN stands for one that is not remembered
-    meta["outputs"] = before["outputs"] if ours.outputs == shape.outputs else np.nan
+    given, outputs = shape.outputs - work.decided, sum(work.rules.model.output_sizes)
+    meta["outputs"][..., :outputs] = before["outputs"][..., :outputs] if given == outputs else np.nan
+    if work.rules.model.decides:
+        meta["outputs"][..., -1] = before["outputs"][..., -1] if work.decided and given == outputs else -1
     meta["time"] = np.nan
     meta["flags"] = before["flags"] & ENDED
-    return meta, rules._executor.initial_state(len(before))
+    if shape.rungs:  # a label would judge the answers of the model before
+        meta["told"] = meta["seq"] + 1
+    return meta, work.rules._executor.initial_state(len(before))
 
 
 def _replay(

@@ -13,6 +13,7 @@ from stepstream.graph.ir import Array
 from stepstream.kernel.executor import native
 from stepstream.kernel.keys import Key
 from stepstream.live.answers import Result, Results
+from stepstream.live.decision import decisions
 from stepstream.live.records import Shape
 from stepstream.live.stream import Stream
 from stepstream.live.table import Table
@@ -45,6 +46,7 @@ def streams(rules: Stream, table: Table, shape: Shape, gap_is_error: bool, every
         most=windowing.n if isinstance(windowing, Sliding) else sys.maxsize,
         length=-1 if length is None else length,
         gap_is_error=gap_is_error,
+        decides=model.decides,
     )
     made.asks = rules._says_restart
     return made
@@ -72,10 +74,13 @@ def nothing_ends(end: Any, n: int) -> bool:
     return end is None or (type(end) is np.ndarray and end.shape == (n,) and end.dtype == bool and not end.any())
 
 
-def room(n: int, outputs: int, seq: Array | None) -> tuple[Results, Array, Array]:
-    """For the answers to n samples, with their numbers; for the rows of their streams, and for their times."""
+def room(n: int, outputs: int, decides: bool, seq: Array | None) -> tuple[Results, Array, Array, Array]:
+    """For the answers to n samples, with their numbers; for all that the model gives, the outputs and perhaps a
+    decision; for the rows of their streams, and for their times.
+    """
+    given = np.empty((n, outputs + decides), np.float32)
     answers = Results(
-        values=np.empty((n, outputs), np.float32),
+        values=given[:, :outputs] if decides else given,
         age=np.empty(n, np.int64),
         seq=np.full(n, -1) if seq is None else seq.copy(),
         complete=np.empty(n, bool),
@@ -83,8 +88,9 @@ def room(n: int, outputs: int, seq: Array | None) -> tuple[Results, Array, Array
         duplicate=np.zeros(n, bool),
         gap=np.empty(n, np.int64),
         accepted=np.ones(n, bool),
+        decision=np.full(n, -1),
     )
-    return answers, np.empty(n, np.int64), np.empty(n)
+    return answers, given, np.empty(n, np.int64), np.empty(n)
 
 
 def run(
@@ -95,6 +101,7 @@ def run(
     time: Array | None,
     clock: float,
     answers: Results,
+    given: Array,
     rows: Array,
     times: Array,
 ) -> bool:
@@ -107,12 +114,14 @@ def run(
         clock,
         rows,
         times,
-        answers.values,
+        given,
         answers.age,
         answers.complete,
         answers.beyond_training_length,
         answers.gap,
     )
+    if done and given is not answers.values:
+        answers.decision[:] = decisions(given)
     return done
 
 

@@ -18,6 +18,7 @@ import numpy as np
 from stepstream.errors import StoreError
 from stepstream.graph.ir import Array
 from stepstream.kernel.keys import Key
+from stepstream.live.ages import LADDER
 from stepstream.live.snapshot import MAX_COUNT
 
 LAYOUT = 1  # of a record and of the journal's entries; raise it when old code cannot read them
@@ -61,7 +62,7 @@ def decode_key(data: bytes) -> Key:
 
 class Shape(NamedTuple):
     """Of what a stream carries: answers that are remembered and samples that are kept, as the engine says; outputs,
-    inputs without time and features, as the model says.
+    inputs without time and features, as the model says; rungs: ages whose answers wait for labels, as the engine says.
     """
 
     remember: int
@@ -69,6 +70,7 @@ class Shape(NamedTuple):
     outputs: int
     statics: int
     features: int
+    rungs: int = 0
 
 
 @lru_cache(64)
@@ -79,9 +81,20 @@ def fields(shape: Shape) -> tuple[tuple[str, str, tuple[int, ...]], ...]:
     used: when it was last used, by the engine's clock. seq, ages, outputs: the last numbers, newest first, -1 for
     none, and the ages and the answers that go with them. static: the inputs without time. kept: how many of the newest
     samples are in `newest`, the one that made `samples` n at place n - 1 modulo `keep`; there where any are to be.
+    told: the numbers that a label has judged, plus 1, 0 for none. Of the newest sequence and of the one before it:
+    since, until: the ages of the first and of the last answer that waits for the truth, 0 for none; ladder: the answers
+    at the first ages of `ages.LADDER`, as far as they lie between, and the last one behind them. labelled: 1 if the
+    newest sequence has been judged, plus 2 for the one before. These are there where there are rungs.
     """
-    remember, keep, outputs, statics, features = shape
+    remember, keep, outputs, statics, features, rungs = shape
     ring = (("kept", "<u4", ()), ("newest", "<f4", (keep, features))) if keep else ()
+    waiting = (
+        ("told", "<i8", (remember,)),
+        ("since", "<i8", (2,)),
+        ("until", "<i8", (2,)),
+        ("labelled", "<u4", ()),
+        ("ladder", "<f4", (2, rungs + 1, outputs)),
+    )
     return (
         ("age", "<i8", ()),
         ("samples", "<i8", ()),
@@ -93,6 +106,7 @@ def fields(shape: Shape) -> tuple[tuple[str, str, tuple[int, ...]], ...]:
         ("static", "<f4", (statics,)),
         ("flags", "<u4", ()),
         *ring,
+        *(waiting if rungs else ()),
     )
 
 
@@ -103,17 +117,19 @@ def meta_dtype(shape: Shape) -> np.dtype[np.void]:
     return np.dtype([*known, ("padding", f"V{padding}", ())] if padding else known)
 
 
-_FRONT = Struct("<HHHHIIIqqddq")  # as Head has it, behind the layout
+_FRONT = Struct("<HBBHHIIIqqddq")  # layout, flags, rungs, and the rest as Head has it
 _HEAD = (
     ("layout", "<u2", ()),
-    ("flags", "<u2", ()),
+    ("flags", "u1", ()),
+    ("rungs", "u1", ()),
     ("remember", "<u2", ()),
     ("keep", "<u2", ()),
     ("width", "<u4", ()),
     ("statics", "<u4", ()),
     ("features", "<u4", ()),
 )
-_SHAPE = slice(4, 20)  # the bytes of a shape in a record
+_WAITING = ("told", "since", "until", "labelled", "ladder")
+_SHAPE = slice(3, 20)  # the bytes of a shape in a record
 
 
 class Head(NamedTuple):
@@ -125,6 +141,7 @@ class Head(NamedTuple):
     outputs: int
     statics: int
     features: int
+    rungs: int
     age: int
     samples: int
     time: float
@@ -134,19 +151,20 @@ class Head(NamedTuple):
     @property
     def shape(self) -> Shape:
         """Of the record."""
-        return Shape(*self[1:6])
+        return Shape(*self[1:7])
 
 
 def head(key: bytes, record: bytes) -> Head:
     """Of one record; raises StoreError, naming the stream, where no engine has written it."""
     if len(record) >= _FRONT.size:
-        layout, *values = _FRONT.unpack_from(record)
-        found = Head(*values)
-        remember, keep, outputs, statics, features = found.shape
+        layout, flags, rungs, *values = _FRONT.unpack_from(record)
+        found = Head._make([flags, *values[:5], rungs, *values[5:]])
+        remember, keep, outputs, statics, features, _ = found.shape
         good = layout == LAYOUT and not found.flags & ~KEPT and 1 <= remember <= MAX_REMEMBERED and keep <= MAX_KEPT
         good &= -1 <= found.age <= MAX_COUNT and 0 <= found.samples <= MAX_COUNT and found.seq >= -1
-        good &= not math.isinf(found.time) and math.isfinite(found.used)
+        good &= not math.isinf(found.time) and math.isfinite(found.used) and rungs <= len(LADDER)
         least = _FRONT.size - 8 + remember * (16 + 4 * outputs) + 4 * (statics + bool(keep) * (1 + keep * features))
+        least += bool(rungs) * (36 + 8 * remember + 8 * (rungs + 1) * outputs)
         if good and len(record) >= least and len(record) % 4 == 0:
             return found
     raise StoreError(
@@ -177,7 +195,7 @@ def columns(shape: Shape, records: Sequence[bytes]) -> Array:
 
 
 def _shape_bytes(shape: Shape) -> bytes:
-    return Struct("<HHIII").pack(*shape)
+    return Struct("<BHHIII").pack(shape.rungs, *shape[:5])
 
 
 class Records:
@@ -200,7 +218,7 @@ class Records:
         """meta (b,) of `meta_dtype`, rows float32 (b, size) -> b records."""
         records = np.empty(len(meta), self._dtype(self.shape))
         records["layout"], records["row"] = LAYOUT, rows
-        for name, value in zip(("remember", "keep", "width", "statics", "features"), self.shape, strict=True):
+        for name, value in zip(("remember", "keep", "width", "statics", "features", "rungs"), self.shape, strict=True):
             records[name] = value
         for name in self._names:
             records[name] = meta[name]
@@ -234,6 +252,11 @@ class Records:
             )
             if not good.all():
                 self._refuse(keys[int(np.flatnonzero(~good)[0])])
+        if self.shape.rungs:
+            good = (found["since"] >= 0).all(axis=1) & (found["since"] <= found["until"]).all(axis=1)
+            good &= (found["until"] <= MAX_COUNT).all(axis=1) & np.isfinite(found["ladder"]).all(axis=(1, 2, 3))
+            if not good.all():
+                self._refuse(keys[int(np.flatnonzero(~good)[0])])
         meta = np.zeros(len(found), meta_dtype(self.shape))
         for name in self._names:
             meta[name] = found[name]
@@ -242,8 +265,8 @@ class Records:
     def _converted(self, key: bytes, record: bytes) -> Array:
         """A record that may remember and keep another number, as one of ours."""
         theirs = head(key, record).shape
-        remember, keep, *rest = theirs
-        if rest != list(self.shape[2:]) or len(record) != self._dtype(theirs).itemsize:
+        remember, keep = theirs[:2]
+        if theirs[2:5] != self.shape[2:5] or len(record) != self._dtype(theirs).itemsize:
             self._refuse(key)
         found = np.frombuffer(record, self._dtype(theirs))
         out = np.zeros(1, self._dtype(self.shape))
@@ -252,12 +275,22 @@ class Records:
         for name in self._names:
             if name in {"seq", "ages", "outputs"}:
                 out[name][:, :both] = found[name][:, :both]
-            elif name not in {"kept", "newest"}:
+            elif name not in {"kept", "newest", *_WAITING}:
                 out[name] = found[name]
         out["layout"], out["row"] = found["layout"], found["row"]
+        if theirs.rungs and self.shape.rungs:
+            self._convert_waiting(found, out, min(theirs.rungs, self.shape.rungs))
         if keep and self.shape.keep:
             put_kept(out, 0, kept(found[0])[-self.shape.keep :])
         return out
+
+    @staticmethod
+    def _convert_waiting(found: Array, out: Array, both: int) -> None:
+        for name in ("since", "until", "labelled"):
+            out[name] = found[name]
+        out["ladder"][:, :, :both], out["ladder"][:, :, -1] = found["ladder"][:, :, :both], found["ladder"][:, :, -1]
+        told = found["told"][np.isin(found["told"] - 1, out["seq"]) & (found["told"] > 0)]
+        out["told"][0, : len(told)] = told
 
     @staticmethod
     def _refuse(key: bytes) -> None:

@@ -3,22 +3,45 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterable
 from contextlib import nullcontext
 from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stepstream.errors import StateError, StoreError
+from stepstream.arrays import short
+from stepstream.errors import InputError, StateError, StoreError
 from stepstream.graph.ir import Array
 from stepstream.kernel.keys import Key
-from stepstream.live import journal
+from stepstream.live import journal, truth
 from stepstream.live.batch import Counts, Samples
-from stepstream.live.journal import BOOKMARK, DELETE, END, PUT, STEPS, Operation
+from stepstream.live.journal import BOOKMARK, DELETE, END, LABEL, PUT, STEPS, Operation
 from stepstream.live.records import CHANGED, encode_key
 from stepstream.live.residents import Residents
 from stepstream.live.vault import Vault, header_of, refuse_other
 from stepstream.stores.store import Store
+
+if TYPE_CHECKING:
+    from stepstream.stores.sqlite import Durability
+
+
+def chosen(store: str | Path | Store | None, durability: Durability | None, idle_after: float | None) -> Store | None:
+    """What an engine was given as its store; raises InputError."""
+    for name, given in (("idle_after", idle_after), ("durability", durability)):
+        if given is not None and store is None:
+            raise InputError(f"{name}: expected a store that streams go to, got none; give store=")
+    if isinstance(store, str | os.PathLike):
+        from stepstream.stores.opening import store_at  # imports databases
+
+        return store_at(store, durability)
+    if store is not None and not hasattr(store, "keeps_journal"):
+        raise InputError(f"store: expected a path, an address or a Store, got {short(store)}")
+    if durability is not None:
+        raise InputError("durability: expected none beside a store, which has its own; give it to the store")
+    return store
 
 
 def take_up(streams: Residents, store: Store, inexactly: bool) -> bool:
@@ -29,7 +52,8 @@ def take_up(streams: Residents, store: Store, inexactly: bool) -> bool:
     """
     header = header_of(streams.stepper.rules)
     found = store.open(header, lambda found: refuse_other(found, header))
-    vault = streams.vault = Vault(store, streams.table, streams.records)
+    quality = None if streams.truth is None else streams.truth.quality
+    vault = streams.vault = Vault(store, streams.table, streams.records, quality)
     try:
         other = found.get("arithmetic") != header["arithmetic"]
         replays = next(iter(store.journal()), None) is not None
@@ -50,22 +74,26 @@ def take_up(streams: Residents, store: Store, inexactly: bool) -> bool:
 
 
 def _recover(streams: Residents, vault: Vault) -> None:
-    table, stepper, rules, short = streams.table, streams.stepper, streams.stepper.rules, streams.short
+    table, stepper, rules, native = streams.table, streams.stepper, streams.stepper.rules, streams.short
     included = streams.included = np.zeros(table.capacity, np.int64)
     strict, says, sweep = stepper.gap_is_error, rules._says_restart, streams.next_sweep
     stepper.gap_is_error = rules._says_restart = False  # what was taken once is taken
-    if short is not None:
-        short.gap_is_error = short.asks = False
-        short.every, short.sweep = 0.0, math.inf
+    if native is not None:
+        native.gap_is_error = native.asks = False
+        native.every, native.sweep = 0.0, math.inf
     for found in vault.all():
         room = table.capacity - len(table)
         rows = table.take(found.keys[:room], found.meta[:room], found.rows[:room])
         included[rows] = found.numbers[:room]
-    bookmark_includes = vault.load_bookmark()
+    bookmark_includes, quality_includes = vault.load_bookmark(), vault.load_quality()
     doubtful: dict[Key, str] = {}  # streams without a sample that they once took, and why they do not take it
     for number, entry in vault.store.journal():
         vault.number = number - 1
-        plainly = None if short is None else partial(short.replay, number=number, included=included)
+        plainly = (
+            None
+            if native is None or streams.sketches is not None
+            else partial(native.replay, number=number, included=included)
+        )
         all_here = False
         for operation in journal.decode(entry, rules.model.n_features, number, plainly):
             if operation.letter == BOOKMARK:
@@ -80,6 +108,8 @@ def _recover(streams: Residents, vault: Vault) -> None:
                 if not all_here:
                     _bring(streams, journal.decode(entry, rules.model.n_features, number), operation.now)
                     all_here = True
+                if operation.letter == LABEL and number > quality_includes:
+                    truth.counted(streams.truth, operation.record)
                 _replay(streams, operation, number, included, doubtful)
         vault.number = number
     for key, why in doubtful.items():
@@ -91,9 +121,9 @@ def _recover(streams: Residents, vault: Vault) -> None:
         raise StoreError("expected the bookmark as it was written, got a damaged one; restore a backup")
     streams.included = None
     stepper.gap_is_error, rules._says_restart = strict, says
-    if short is not None:
-        short.gap_is_error, short.asks, short.every, short.sweep = strict, says, streams.every, sweep
-        short.samples = short.gaps = 0
+    if native is not None:
+        native.gap_is_error, native.asks, native.every, native.sweep = strict, says, streams.every, sweep
+        native.samples = native.gaps = 0
     stepper.counts, streams.due = Counts(), []
     streams.events = dict.fromkeys(streams.events, 0)
 
@@ -134,5 +164,7 @@ def _replay(streams: Residents, o: Operation, number: int, included: Array, doub
         meta, state = streams.records.decode([encode_key(keys[0])], [o.record])
         table.load(rows, meta, state)
         table.meta["flags"][rows] |= CHANGED
+    elif o.letter == LABEL:
+        truth.marked(streams.truth, o.record, rows, seq[new])
     else:
         streams.do(Operation(o.letter, o.now, keys), rows)

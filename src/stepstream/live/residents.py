@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Container, Iterator
 from functools import partial
-from typing import final
+from struct import Struct
+from typing import Any, final
 
 import numpy as np
 
@@ -13,8 +14,10 @@ from stepstream.errors import InputError, StoreError
 from stepstream.graph.ir import Array
 from stepstream.kernel.keys import Key
 from stepstream.live import plain
-from stepstream.live.answers import Results
+from stepstream.live.ages import rungs
+from stepstream.live.answers import Result, Results, StreamInfo, answered, info_of
 from stepstream.live.batch import Samples, Stepper
+from stepstream.live.drift import Watch
 from stepstream.live.journal import DELETE, END, PUT, RESET, STEPS, Operation
 from stepstream.live.missing import Regular
 from stepstream.live.records import ENDED, Records, Shape
@@ -22,27 +25,33 @@ from stepstream.live.settings import Settings
 from stepstream.live.state import StreamState
 from stepstream.live.stream import Stream
 from stepstream.live.table import Table
+from stepstream.live.truth import truth_of
 from stepstream.live.vault import Vault
 
 EVICTED_AT_ONCE = 64  # of the table, one part in so many: looking for the coldest streams costs a look at all
+_ONE = Struct("<f")
 SWEEPS = 8  # looks for idle streams in the time after which one is idle
 
 
-def shape_of(rules: Stream, remember: int = 1, keep: int = 0) -> Shape:
-    """Of what streams of these rules carry."""
-    return Shape(remember, keep, sum(rules.model.output_sizes), len(rules._static), rules.model.n_features)
+def shape_of(rules: Stream, remember: int = 1, keep: int = 0, rungs: int = 0) -> Shape:
+    """Of what streams of these rules carry; a decision is remembered beside the outputs."""
+    return Shape(remember, keep, answered(rules.model), len(rules._static), rules.model.n_features, rungs)
 
 
 @final
 class Residents:
     """For one thread at a time. vault: where streams go, or None; short: what takes plain samples, or None."""
 
-    def __init__(self, rules: Stream, settings: Settings) -> None:
+    def __init__(self, rules: Stream, settings: Settings, watch: Watch | None = None) -> None:
         executor, given, every = rules._executor, settings, settings.every
-        shape = shape_of(rules, given.remember, given.keep)
+        shape = shape_of(rules, given.remember, given.keep, rungs(given.judge))
         self.table = Table(given.capacity, executor, shape)
         self._regular = Regular(every, given.hold, rules._resolved) if every is not None else None
-        self.stepper = Stepper(rules, self.table, given.gap_is_error)
+        self.truth = truth_of(rules, self.table, given.judge)
+        self.sketches = None if self.truth is None else self.truth.sketches
+        self.watch = watch
+        self.notes = self.sketches is not None or self.watch is not None
+        self.stepper = Stepper(rules, self.table, given.gap_is_error, self.sketches)
         self.records = Records(shape, executor.state_size)
         self.vault: Vault | None = None
         self.every = every or 0.0
@@ -228,6 +237,9 @@ class Residents:
         finally:  # what has begun with bad samples alone has not begun
             meta = self.table.meta[self._created]
             self.table.remove(self._created[(meta["samples"] == 0) & ((meta["flags"] & ENDED) == 0)])
+        if self.watch is not None:
+            new = answers.accepted & ~answers.duplicate
+            self.watch.see(samples.x[new], answers.age[new], answers.values[new])
         rules = self.stepper.rules
         if self.stepper.restarted and rules._says_restart:
             self.due.append(rules._say_restart)  # later, as a warning may be made an error
@@ -252,6 +264,53 @@ class Residents:
             self.tell_end(key)
         self.events["ended"] += len(over)
         return answers
+
+    def note(self, rows: Array, x: Array, ages: Array, answers: Array) -> None:
+        """What the short way has answered, for those who want to know."""
+        if self.sketches is not None:
+            alone = self.table.distinct(rows)
+            for part in (slice(None),) if alone else self.stepper.rounds(np.arange(len(rows)), rows):
+                self.sketches.note(rows[part], ages[part], answers[part])
+        if self.watch is not None:
+            self.watch.see(x, ages, answers)
+
+    def note_one(self, result: Result) -> None:
+        """As `note`, of what `short.step` has answered just now."""
+        out: Any = result.value  # of one unit, or the bytes of several
+        answer = out if isinstance(out, bytes) else _ONE.pack(out)
+        age = -1 if result.age is None else result.age
+        if self.sketches is not None:
+            self.sketches.note_one(self.find(result.key), age, answer)
+        if self.watch is not None and self.watch.due():
+            x, y = (np.frombuffer(data, np.float32).reshape(1, -1) for data in (self.short.sample, answer))
+            self.watch.see(x, np.array([age]), y)
+
+    def infos(self) -> list[StreamInfo]:
+        """All streams that have not ended, in memory and in the store."""
+        table, rows = self.table, self.table.rows()
+        rows = rows[(table.meta["flags"][rows] & ENDED) == 0]
+        out = [info_of(table.keys.key(r), table.meta[r], True) for r in rows.tolist()]
+        if self.vault is not None:
+            others = self.vault.elsewhere()
+            out += [info_of(key, meta, False) for key, meta in others if not meta["flags"] & ENDED]
+        return out
+
+    def stats(self) -> dict[str, Any]:
+        """As `Engine.stats` has them."""
+        counts, native, vault = self.stepper.counts, self.short, self.vault
+        return {
+            "streams": len(self.table),
+            "samples": counts.samples + (native.samples if native else 0),
+            "duplicates": counts.duplicates,
+            "gaps": counts.gaps + (native.gaps if native else 0),
+            "bad": counts.bad,
+            **self.events,
+            "damaged": len(vault.damaged) if vault else 0,
+            "journal_bytes": vault.store.journal_bytes if vault else 0,
+            "arithmetic": self.stepper.executor.arithmetic_id,
+            "quality": None if self.truth is None else self.truth.figures(),
+            "drift": None if self.watch is None else self.watch.figures(),
+        }
 
     def _step(self, samples: Samples, rows: Array, now: float, strict: bool) -> tuple[Results, list[Taken]]:
         """The answers, and what was taken: with what stands in for missing samples."""
@@ -314,12 +373,14 @@ class Residents:
         if o.letter == RESET:
             table.clear(there)
         elif o.letter == END:
-            numbered = table.meta["seq"][there, 0] >= 0
-            table.clear(there[numbered], ENDED)
+            stays = table.meta["seq"][there, 0] >= 0
+            if self.sketches is not None:
+                stays |= self.sketches.waits(there)
+            table.clear(there[stays], ENDED)
             table.meta["used"][there] = o.now
-            table.remove(there[~numbered])
+            table.remove(there[~stays])
             if self.vault is not None:
-                self.vault.forget([k for k, n in zip(o.keys, numbered, strict=True) if not n])
+                self.vault.forget([k for k, n in zip(o.keys, stays, strict=True) if not n])
         elif o.letter == DELETE:
             table.remove(there)
             if self.vault is not None:

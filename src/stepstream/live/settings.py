@@ -13,6 +13,8 @@ import numpy as np
 from stepstream.arrays import short
 from stepstream.errors import InputError
 from stepstream.kernel.keys import Key
+from stepstream.live.ages import LADDER
+from stepstream.live.records import MAX_KEPT, MAX_REMEMBERED
 
 
 @dataclass(frozen=True)
@@ -29,8 +31,42 @@ class Settings:
     every: float | None
     hold: bool
     keep: int
+    judge: int
     on_evict: Callable[[Key], object] | None
     on_end: Callable[[Key], object] | None
+
+
+def settled(
+    capacity: Any,
+    idle_after: Any,
+    expire_after: Any,
+    remember: Any,
+    on_gap: Any,
+    every: Any,
+    on_missing: Any,
+    keep: Any,
+    judge: Any,
+    on_evict: Any,
+    on_end: Any,
+) -> Settings:
+    """Of what an engine was given; raises InputError."""
+    missing = word("on_missing", on_missing, "raise", "hold", "skip")
+    spacing = seconds("every", every)
+    if missing == "hold" and every is None:
+        raise InputError("on_missing: expected every= too, the seconds between two samples, got none")
+    return Settings(
+        whole("capacity", capacity, 1, 2**31 - 1),
+        seconds("idle_after", idle_after),
+        seconds("expire_after", expire_after),
+        whole("remember", remember, 1, MAX_REMEMBERED),
+        word("on_gap", on_gap, "accept", "error") == "error",
+        spacing if missing != "skip" else None,
+        missing == "hold",
+        max(whole("keep", keep, 0, MAX_KEPT), int(missing == "hold")),
+        whole("judge", judge, 0, LADDER[-1]),
+        callback("on_evict", on_evict),
+        callback("on_end", on_end),
+    )
 
 
 def whole(name: str, value: Any, least: int, most: int) -> int:

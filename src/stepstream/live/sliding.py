@@ -163,7 +163,7 @@ class Recompute(SlidingExecutor):
 
     def step_plainly(self, x: Array, state: Array, mask: Array | None) -> tuple[tuple[Array, ...], Array]:
         new = self.keep(x, state, mask)
-        return self._answers(new), new
+        return self.answers(new), new
 
     def keep(self, x: Array, state: Array, mask: Array | None = None) -> Array:
         """The new state alone, without the answers, which cost a whole pass."""
@@ -172,7 +172,8 @@ class Recompute(SlidingExecutor):
         parts = [state[:, f : n * f], x, state[:, n * f + 1 : n * f + n], kept[:, None]]
         return np.concatenate([*parts, self.wrapped(self.next_count(state))], axis=1, dtype=state.dtype)
 
-    def _answers(self, state: Array) -> tuple[Array, ...]:
+    def answers(self, state: Array) -> tuple[Array, ...]:
+        """What the model gives after the newest sample of each row, which has had one."""
         n, f = self.n, self.features
         window, masks = state[:, : n * f], state[:, n * f : n * f + n]
         seen = self.seen(state[:, -1].astype(np.int64))
@@ -225,6 +226,11 @@ class States(SlidingExecutor):
         """How many samples the state in each place (k,) has seen at this age of the stream; 0 for nothing."""
         seen = self._seen(np.array([self.count(age)]))[0]
         return np.where(seen > self.n, 0, seen)
+
+    def oldest(self, row: Array) -> int:
+        """The place of the state that has answered last, in a row (state_size,)."""
+        seen = self._seen(row[-1:].astype(np.int64))[0]
+        return int(np.where(seen > self.n, 0, seen).argmax())
 
     def _split(self, state: Array) -> Array:
         """Rows of streams (s, state_size) -> rows of the model (s * k, its own state_size)."""

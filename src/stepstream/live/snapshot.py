@@ -11,7 +11,6 @@ import io
 import logging
 import math
 import os
-import secrets
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,11 +20,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stepstream import limits
-from stepstream.arrays import short
-from stepstream.errors import InputError, StateError
-from stepstream.formats import hdf5
+from stepstream.errors import StateError
+from stepstream.formats import files, hdf5
+from stepstream.formats.files import path_of
 from stepstream.formats.hdf5 import Group
 from stepstream.graph.ir import Array
+from stepstream.live.decision import wrong_decision
 from stepstream.live.sliding import Recompute, SlidingExecutor, States
 from stepstream.live.state import Executor, StreamState
 from stepstream.live.windowing import Windowing
@@ -247,11 +247,14 @@ def _age(age: int, model: Model, windowing: Windowing, where: str) -> int | None
 
 
 def wrong_count(model: Model, executor: Executor, state: StreamState) -> str | None:
-    """What is wrong where a ring's count, or a place in a flattened window, is not that of the age.
+    """What is wrong where a ring's count, a place in a flattened window or in a calibration is not that of the age, or
+    a trigger's state is none.
 
     An answer would have seen other samples than it says.
     """
-    age = state.age
+    age, slots = state.age, executor.unpack(state.row)
+    if wrong := wrong_decision(model, slots):
+        return wrong
     if age is None:
         return None
     expected: dict[tuple[str, str], Any] = {}
@@ -259,8 +262,11 @@ def wrong_count(model: Model, executor: Executor, state: StreamState) -> str | N
         expected[executor.slots[-1][0], "count"] = executor.count(age)
     if not isinstance(executor, Recompute):  # which keeps samples alone
         place = executor.ages(age) if isinstance(executor, States) else age
-        expected |= {(n.id, "count"): place for n in model.graph.nodes if n.op == "position"}
-    slots = executor.unpack(state.row)
+        for node in model.graph.nodes:
+            if node.op == "position":
+                expected[node.id, "count"] = place
+            elif node.op in {"calibrate", "trigger"}:
+                expected[node.id, "count"] = np.minimum(place, len(next(iter(node.weights.values()))))
     for key, counts in expected.items():
         for count, found in zip(np.ravel(counts), slots[key].flat, strict=True):
             if count != found:
@@ -326,48 +332,23 @@ def _read_stream(file: Group, model: Model, windowing: Windowing, where: str) ->
 
 
 def replace_file(path: str | Path, write: Callable[[h5py.File], None]) -> None:
-    """Write beside the target, flush to disk, then rename: a full disk or a crash leaves the old file.
-
-    HDF5 works in memory and plain bytes go to disk, because the HDF5 library may end the process on a full disk.
-    """
+    """HDF5 works in memory and plain bytes go to disk, because the HDF5 library may end the process on a full disk."""
     import h5py
 
-    target = Path(os.path.realpath(_path(path)))  # a link stays a link
+    target = os.path.realpath(path_of(path, "a state file"))
     image = io.BytesIO()
     with h5py.File(image, "w", libver="latest") as file:  # attributes above 64 KiB need the latest format
         write(file)
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
     try:
-        if target.exists() and not target.is_file():
-            raise StateError(f"{target}: expected a file to write the state to, got something else")
-        try:
-            with open(temporary, "xb") as f:
-                if target.exists():
-                    temporary.chmod(target.stat().st_mode & 0o777)
-                f.write(image.getbuffer())
-                f.flush()
-                os.fsync(f.fileno())
-            os.replace(temporary, target)
-        finally:
-            temporary.unlink(missing_ok=True)
+        files.replace_file(target, [image.getbuffer()])
     except OSError as e:
-        raise StateError(f"{target}: cannot be written, and is as it was: {e.strerror}") from e
+        raise StateError(f"{target}: cannot be written, and is as it was: {e.strerror or e}") from e
     logger.debug("wrote %d bytes of state to %s", image.getbuffer().nbytes, target)
-
-
-def _path(path: Any) -> Path:
-    """Raises InputError for what names no file."""
-    try:
-        if b"\0" not in os.fsencode(path := Path(path)):
-            return path
-    except (TypeError, UnicodeEncodeError):
-        pass
-    raise InputError(f"expected the path of a state file, got {short(path)}")
 
 
 @contextmanager
 def opened(path: str | Path) -> Iterator[Group]:
     """The file for reading; all that is wrong with it becomes StateError."""
     where = f"{path}: not a readable state file"
-    with hdf5.opened(_path(path), where, StateError, limits.MAX_STATE_BYTES) as file:
+    with hdf5.opened(path_of(path, "a state file"), where, StateError, limits.MAX_STATE_BYTES) as file:
         yield file

@@ -20,6 +20,7 @@ from stepstream.errors import ConcurrentUseError, InputError, StepstreamWarning
 from stepstream.graph.ir import Array, TimeRole
 from stepstream.kernel.executor import native
 from stepstream.live import snapshot
+from stepstream.live.decision import decided
 from stepstream.live.sample import Sample, row_of, rows_of
 from stepstream.live.state import StreamState
 from stepstream.live.windowing import Carry, Session, Sliding, Tumbling, Windowing, parse
@@ -77,12 +78,15 @@ class Stream:
         if sizes == (1,):
             return cast("Callable[[Sample, float | None], float | None]", cell.step)
         names, total = self.model.output_names, sum(sizes)
+        room = total + self.model.decides
         ends = [sum(sizes[: i + 1]) for i in range(len(sizes))]
 
         def several(x: Sample, time: float | None) -> Output | None:
-            out = np.empty(total, np.float32)
+            out = np.empty(room, np.float32)
             if not cell.step_into(x, time, out):
                 return None
+            if room > total:
+                out = out[:total].copy()
             if len(sizes) == 1:
                 return out
             parts = zip(names, ends, sizes, strict=True)
@@ -166,6 +170,16 @@ class Stream:
     def time(self) -> float | None:
         """The last sample's time in seconds since 1970, or None."""
         return self._state.time
+
+    @property
+    def decision(self) -> int | None:
+        """The class that the model's trigger has decided upon, as of the newest sample; None where it has not, or there
+        is no trigger. The probabilities are there in any case.
+        """
+        if not self.model.decides:
+            return None
+        with self._one_thread():
+            return decided(self.model, self._executor, self._state.row)
 
     @property
     def complete(self) -> bool:
@@ -376,8 +390,9 @@ class Stream:
                 f"the model's answer or state overflowed ({where}); expected samples in the range that it was "
                 "trained on: check units and scale="
             )
-        answers = [float(y[0, 0]) if y.shape[1] == 1 else y[0].copy() for y in ys]
-        answer = answers[0] if len(answers) == 1 else dict(zip(self.model.output_names, answers, strict=True))
+        names = self.model.output_names
+        answers = [float(y[0, 0]) if y.shape[1] == 1 else y[0].copy() for y in ys[: len(names)]]
+        answer = answers[0] if len(answers) == 1 else dict(zip(names, answers, strict=True))
         age = None if age is None else age + 1
         time = state.time if time is None else time
         return answer, StreamState(rows[0], age, time, state.samples + 1, static=static)

@@ -50,7 +50,7 @@ class Table:
         self.keys = KeyTable()
         self.state = reserved((capacity, executor.state_size), np.float32)
         self.meta = reserved((capacity,), meta_dtype(shape))
-        self._keeps = shape.keep > 0
+        self._keeps, self._waits = shape.keep > 0, shape.rungs > 0
         self._mark = reserved((capacity,), np.int32)
         self.nothing = executor.initial_state(1)[0]
 
@@ -65,6 +65,8 @@ class Table:
         for name in ("seq", "ages"):
             meta[name][rows] = -1
         meta["outputs"][rows] = 0
+        for name in ("told", "since", "until", "labelled") if self._waits else ():
+            meta[name][rows] = 0
         meta["flags"][rows] = HERE
         meta["used"][rows] = now
         return rows
@@ -90,6 +92,15 @@ class Table:
         if self._keeps:
             meta["kept"][rows] = 0
         meta["flags"][rows] = HERE | CHANGED | flags
+
+    def turn(self, rows: Array) -> None:
+        """From now on the newest sequence of these, if it has answers that wait for a label, is the one before."""
+        meta = self.meta
+        rows = rows[meta["until"][rows, 0] > 0]
+        for name in ("since", "until", "ladder"):
+            meta[name][rows, 1] = meta[name][rows, 0]
+        meta["since"][rows, 0] = meta["until"][rows, 0] = 0
+        meta["labelled"][rows] = (meta["labelled"][rows] & 1) << 1
 
     def remove(self, rows: Array) -> None:
         """Their keys are no longer known."""
@@ -125,13 +136,15 @@ class Table:
         return kept(self.meta[row]) if self._keeps else None
 
     def set(self, row: int, state: StreamState, samples: Array | None = None) -> None:
-        """The inverse of `get` and `kept`; the numbers stay."""
+        """The inverse of `get` and `kept`; the numbers stay, and answers that wait are of the sequence before."""
         self.state[row] = state.row
         m = self.meta
         m["age"][row] = -1 if state.age is None else state.age
         m["time"][row] = math.nan if state.time is None else state.time
         m["samples"][row] = state.samples
         m["static"][row] = 0 if state.static is None else state.static
+        if self._waits:
+            self.turn(np.array([row]))
         if self._keeps:
             put_kept(m, row, m["newest"][row][:0] if samples is None else samples)
         m["flags"][row] = HERE | CHANGED | (STATIC if state.static is not None else 0)

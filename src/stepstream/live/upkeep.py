@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 from stepstream.errors import InputError, StoreError
 from stepstream.kernel.keys import Key
 from stepstream.live import snapshot
+from stepstream.live.ages import LADDER
 from stepstream.live.engine import Engine
 from stepstream.live.incoming import check_key
 from stepstream.live.look import Where
 from stepstream.live.records import head
 from stepstream.live.replay import rules_of
-from stepstream.live.vault import BOOKMARK_KEY, header_of, refuse_other
+from stepstream.live.vault import NO_STREAMS, header_of, refuse_other
 from stepstream.stores.opening import store_at
 from stepstream.stores.reading import Reader, reading
 from stepstream.stores.store import Header
@@ -78,30 +79,32 @@ def compact(where: Where) -> int | None:
 def opened(where: Where, model: Model) -> Iterator[Engine]:
     """The store in an engine that remembers and keeps as much of each stream as the one before."""
     with reading(where) as (header, reader):
-        remember, keep = kept_by(reader)
+        remember, keep, rungs = kept_by(reader)
         rules = rules_of(model, header)
-    with Engine(model, rules.windowing, where, remember=remember, keep=keep) as engine:
+    judge = LADDER[rungs - 1] if rungs else 0
+    with Engine(model, rules.windowing, where, remember=remember, keep=keep, judge=judge) as engine:
         yield engine
 
 
-def kept_by(reader: Reader) -> tuple[int, int]:
-    """How many answers and samples of each stream its engine keeps, as the records say. Raises StoreError where nothing
-    says it.
+def kept_by(reader: Reader) -> tuple[int, int, int]:
+    """How many answers and samples of each stream its engine keeps, and at how many ages answers wait for the truth, as
+    the records say. Raises StoreError where nothing says it.
     """
-    remember, keep, entries = 0, 0, reader.sizes()["journal_entries"]
+    remember, keep, rungs, entries = 0, 0, 0, reader.sizes()["journal_entries"]
     for stored in reader.records():
-        if stored.record is not None and stored.key != BOOKMARK_KEY:
+        if stored.record is not None and stored.key not in NO_STREAMS:
             try:
                 found = head(stored.key, stored.record)
             except StoreError:  # whoever needs this stream will be told
                 continue
             remember, keep = max(remember, found.remember), max(keep, found.keep)
+            rungs = max(rungs, found.rungs)
     if not remember and entries:
         raise StoreError(
             f"expected records of streams, got {entries} journal entries alone: only the engine that wrote them knows "
             "how many answers and samples it keeps; open the store with it, and close it"
         )
-    return max(remember, 1), keep
+    return max(remember, 1), keep, rungs
 
 
 def _known(engine: Engine, key: Key, delete: bool) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from itertools import islice
@@ -9,11 +10,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from stepstream.errors import StateError, StoreError
+from stepstream.errors import StateError, StepstreamWarning, StoreError
 from stepstream.graph.ir import Array
 from stepstream.kernel.keys import Key
 from stepstream.live import journal
-from stepstream.live.journal import BOOKMARK, Operation
+from stepstream.live.journal import BOOKMARK, LABEL, Operation
+from stepstream.live.quality import Quality
 from stepstream.live.records import CHANGED, COPIED, ENDED, LAYOUT, Records, decode_key, encode_key
 from stepstream.live.stream import Stream
 from stepstream.live.table import Table
@@ -22,6 +24,8 @@ from stepstream.stores.store import Header, Store, Stored
 CHUNK = 1024  # records copied at a time: what a call may have to wait for while a snapshot runs
 
 BOOKMARK_KEY = b"l"  # of the record that holds the bookmark; no stream has a key of that letter
+QUALITY_KEY = b"q"  # of the record that holds what labels gave
+NO_STREAMS = frozenset({BOOKMARK_KEY, QUALITY_KEY})
 NO_ROWS = np.zeros(0, np.int64)
 CURE = "reset(key, delete=True) begins it anew, and other streams go on"
 
@@ -43,13 +47,17 @@ class Copies(NamedTuple):
     records: list[tuple[bytes, bytes]]
 
 
+DECIDES = "decides"  # in the header: whether the answers that records remember end with a decision
+
+
 class Vault:
     """Knows what of the table is in the store already. number: of the last journal entry that the table includes;
-    bookmark: what the caller keeps beside the streams, None before the first.
+    bookmark: what the caller keeps beside the streams, None before the first; quality: what labels gave, None where
+    the model takes none.
     """
 
-    def __init__(self, store: Store, table: Table, records: Records) -> None:
-        self.store, self.table, self.records = store, table, records
+    def __init__(self, store: Store, table: Table, records: Records, quality: Quality | None) -> None:
+        self.store, self.table, self.records, self.quality = store, table, records, quality
         self.number = store.number
         self.bookmark: bytes | None = None
         self.broken: str | None = None
@@ -162,6 +170,8 @@ class Vault:
                 yield from self.encode(rows[self.table.meta["flags"][rows] != 0])
                 if new is not None:
                     yield BOOKMARK_KEY, new
+                if self.quality is not None and any(o.letter == LABEL for o in operations):
+                    yield QUALITY_KEY, self.quality.encode()
 
             entry = journal.encode(operations) if journalled else b""
             self.number = store.commit(entry, records, () if journalled else list(self._gone))
@@ -172,7 +182,7 @@ class Vault:
 
     def all(self) -> Iterator[Found]:
         """All that is in the store and not damaged, chunk by chunk."""
-        found = (stored for stored in self.store.records() if stored.key != BOOKMARK_KEY)
+        found = (stored for stored in self.store.records() if stored.key not in NO_STREAMS)
         while part := list(islice(found, 4 * CHUNK)):
             yield self._sound(part)[0]
 
@@ -204,6 +214,23 @@ class Vault:
             return None if stored.record is None else stored.number
         return 0
 
+    def load_quality(self) -> int:
+        """What the store has of labels; returns the journal entry that it includes."""
+        if self.quality is None:
+            return 0
+        for stored in self.store.get([QUALITY_KEY]):
+            if stored.record == b"":  # of another model, before
+                return stored.number
+            try:
+                if stored.record is None:
+                    raise StoreError("expected the record as it was written, got a damaged one")
+                self.quality.decode(stored.record)
+            except StoreError as e:
+                warnings.warn(f"what labels gave before begins anew: {e}", StepstreamWarning, stacklevel=1)
+                return 0
+            return stored.number
+        return 0
+
     def snapshot(self, locked: Callable[[], AbstractContextManager[object]]) -> None:
         """Write every record that has changed, delete those of what is gone, and trim the journal.
 
@@ -213,8 +240,11 @@ class Vault:
             return
         with locked():
             number, last, bookmark = self.number, self.table.keys.rows, self.bookmark
+            quality = self.quality.encode() if self.quality else None
         if bookmark is not None:  # one that is empty replaces another
             self._write(Copies(number, NO_ROWS, [(BOOKMARK_KEY, bookmark)]))
+        if quality is not None:
+            self._write(Copies(number, NO_ROWS, [(QUALITY_KEY, quality)]))
         for first in range(0, last, CHUNK):
             with locked():
                 copies = self._copied(self.table.rows(first, first + CHUNK))
@@ -249,6 +279,7 @@ def header_of(rules: Stream) -> dict[str, str]:
         "windowing": str(rules._resolved),
         "layout": str(LAYOUT),
         "arithmetic": rules._executor.arithmetic_id,
+        **({DECIDES: "yes"} if rules.model.decides else {}),
     }
 
 

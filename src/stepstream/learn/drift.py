@@ -1,0 +1,82 @@
+"""How training data are distributed, for an engine to compare live samples with."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from stepstream.errors import InputError
+from stepstream.graph.ir import Array
+from stepstream.live.ages import rung_of
+from stepstream.live.drift import BINS, bins_of, columns_of
+from stepstream.live.quality import classes_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from stepstream.live.windowing import Windowing
+    from stepstream.model import Model
+
+
+class HasSamples(Protocol):
+    """Such as `learn.data.Sequences`."""
+
+    @property
+    def x(self) -> Sequence[Array]:
+        """float32 (time_i, features) each."""
+
+
+def reference(model: Model, data: HasSamples, windowing: str | Windowing = "carry") -> dict[str, Any]:
+    """Of the model's training data; plain numbers, for JSON; for `Engine(reference=)` or a model's report "drift".
+
+    data: the labelled sequences, of which x alone is read. windowing: how the engine will cut its streams.
+    Returns {"inputs": {"mean", "std": one number for each feature; "quantiles": 11 deciles for each; "edges", "counts":
+    for each the upper edges of its cells, and how many samples fell into each cell, the last one without an edge},
+    "probability": {"by step": {age: how many probabilities of the second class fell into each tenth}}}, where there are
+    more than two classes a list for each. An age stands for all up to the next one of the ladder 1, 2, 3, 5, 7, 10, 15,
+    20, 30, 50, 70, 100, ... Without classes there are no probabilities. Raises InputError for data without samples, or
+    that the model does not take.
+    """
+    if not len(data.x) or not sum(map(len, data.x)):
+        raise InputError("data: expected sequences with samples, got none")
+    x = np.concatenate([np.asarray(one, np.float64) for one in data.x])  # (samples, features)
+    quantiles = np.quantile(x, np.linspace(0, 1, 11), axis=0).T  # (features, 11)
+    edges = [_edges(column, deciles) for column, deciles in zip(x.T, quantiles, strict=True)]
+    counts = [np.bincount(np.searchsorted(e, c), minlength=len(e) + 1) for e, c in zip(edges, x.T, strict=True)]
+    found: dict[str, Any] = {
+        "inputs": {
+            "mean": x.mean(axis=0).tolist(),
+            "std": x.std(axis=0).tolist(),
+            "quantiles": quantiles.tolist(),
+            "edges": [e.tolist() for e in edges],
+            "counts": [c.tolist() for c in counts],
+        }
+    }
+    classes = classes_of(model)
+    return found if classes is None else {**found, "probability": {"by step": _steps(model, data, windowing, classes)}}
+
+
+def _edges(values: Array, deciles: Array) -> Array:
+    """A cell below the least value and one above the largest, and between them as many as there are different deciles.
+
+    A decile between two values that occur is the lower one: a feature of few values has cells of one value each.
+    """
+    ordered = np.sort(values)
+    inner = ordered[np.searchsorted(ordered, deciles, "right") - 1]
+    return np.unique(np.append(inner, np.nextafter(ordered[0], -np.inf, dtype=np.float64)))
+
+
+def _steps(model: Model, data: HasSamples, windowing: str | Windowing, classes: int) -> dict[str, Any]:
+    counts: dict[int, Array] = {}
+    for one in data.x:
+        stream = model.stream(windowing)
+        ages, answers = list[int](), list[Any]()
+        for sample in np.asarray(one, np.float32):
+            answers.append(stream.step(sample))
+            ages.append(-1 if stream.age is None else stream.age)
+        p, rungs = columns_of(np.array(answers, np.float32).reshape(len(ages), -1), classes), rung_of(ages)
+        for age in np.unique(rungs[rungs > 0]).tolist():
+            new = np.stack([np.bincount(column, minlength=BINS) for column in bins_of(p[rungs == age]).T])
+            counts[age] = counts.get(age, 0) + new
+    return {str(age): (c[0] if len(c) == 1 else c).tolist() for age, c in sorted(counts.items())}

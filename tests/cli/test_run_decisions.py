@@ -1,0 +1,74 @@
+"""`stepstream run` with a model that decides: a column more, by the names of the classes where it has them."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from make import RULE, deciding, question
+from stepstream import Model
+from stepstream.cli import run
+from stepstream.cli.app import app
+from stepstream.graph.attach import with_trigger
+
+SAMPLES = (2 * np.random.default_rng(3).normal(size=(30, 3))).astype(np.float32)
+MODEL = deciding(1, k=2)
+NAMED = Model(MODEL.reading, classes=["calm", "busy"])
+ONE_NAME = Model(MODEL.reading, classes=["busy"])
+
+
+@pytest.fixture
+def answers(tmp_path, monkeypatch):
+    """Runs the command in this process over a file of two streams -> the bytes of its answers."""
+    path, out = tmp_path / "in.csv", tmp_path / "out"
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows(
+            [["key", "x", "y", "z"], *(["ab"[i % 2], *x.tolist()] for i, x in enumerate(SAMPLES))]
+        )
+
+    def command(model, *options, name="out.csv"):
+        monkeypatch.setattr(run, "load_model", lambda *_: model)
+        to = out.with_name(name)
+        got = CliRunner().invoke(
+            app, ["run", "model", str(path), "--key", "key", "--windowing", "carry", "--out", str(to), *options]
+        )
+        assert got.exit_code == 0, got.output
+        return to.read_text()
+
+    return command
+
+
+def decisions():
+    streams = {key: MODEL.stream("carry") for key in "ab"}
+    out = []
+    for i, x in enumerate(SAMPLES):
+        stream = streams["ab"[i % 2]]
+        stream.step(x)
+        out.append(stream.decision)
+    assert {None, 0, 1} == set(out)
+    return out
+
+
+@pytest.mark.parametrize("model", [MODEL, NAMED, ONE_NAME], ids=["no names", "names", "the unit's name"])
+def test_the_decision_is_a_column(answers, model):
+    rows = list(csv.DictReader(answers(model).splitlines()))
+    assert list(rows[0]) == ["key", "time", "age", "n1", "decision", "complete", "beyond_training_length"]
+    names = NAMED.classes if model is NAMED else ("0", "1")
+    assert [row["decision"] for row in rows] == ["" if d is None else names[d] for d in decisions()]
+    objects = [json.loads(line) for line in answers(model, "--json", name="out.jsonl").splitlines()]
+    names = NAMED.classes if model is NAMED else (0, 1)
+    assert [o["decision"] for o in objects] == [None if d is None else names[d] for d in decisions()]
+
+
+def test_it_is_the_same_with_a_store_and_without_a_trigger_there_is_none(answers, tmp_path):
+    assert answers(MODEL, "--state", str(tmp_path / "states.db"), name="other.csv") == answers(MODEL)
+    assert "decision" not in answers(question(), name="plain.csv")
+
+
+def test_an_output_of_that_name_keeps_a_column_of_its_own(answers):
+    graph = question().graph
+    renamed = type(graph)(graph.inputs, graph.nodes, (("decision", graph.outputs[0][1]),))
+    text = answers(question().with_graph(with_trigger(renamed, RULE)))
+    assert text.startswith("key,time,age,output_decision,decision,complete,")
