@@ -1,0 +1,285 @@
+"""Labelled sequences, and how they are divided: by stream, never inside one."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, final
+
+import numpy as np
+
+from stepstream.arrays import float32, short
+from stepstream.errors import InputError
+from stepstream.graph.ir import Array
+
+MAX_CLASSES = 1000  # more different labels than that are numbers to be predicted, not classes
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Sequences:
+    """Labelled sequences, perhaps of different lengths.
+
+    x: float32 (time_i, features) each, finite. y: int64 class index, or float32 for regression, (time_i,) each where
+    `per_sample`, else () each. keys: one name for each sequence, all different. streams: the stream to which each
+    belongs; a stream never gets into two parts of a split, and its sequences are in their order. classes: None for
+    regression. Raises InputError for parts that do not fit together.
+    """
+
+    x: tuple[Array, ...]
+    y: tuple[Array, ...]
+    keys: tuple[str, ...]
+    streams: tuple[str, ...]
+    features: tuple[str, ...]
+    classes: tuple[str, ...] | None
+    per_sample: bool
+
+    def __post_init__(self) -> None:
+        counts = {name: len(getattr(self, name)) for name in ("x", "y", "keys", "streams")}
+        if len(set(counts.values())) != 1:
+            raise InputError(f"expected as many labels, keys and streams as sequences, got {counts}")
+        if not self.x:
+            raise InputError("expected at least one sequence, got none")
+        for what, names in (("keys", self.keys), ("features", self.features), ("classes", self.classes or ())):
+            if twice := [name for name, count in Counter(names).items() if count > 1]:
+                raise InputError(f"{what}: expected different names, got {twice[0]!r} twice")
+        label = np.float32 if self.classes is None else np.int64
+        for key, x, y in zip(self.keys, self.x, self.y, strict=True):
+            if x.ndim != 2 or not len(x) or x.shape[1] != len(self.features):
+                raise InputError(f"sequence {key!r}: expected (time, {len(self.features)}) values, got {x.shape}")
+            if y.shape != (x.shape[:1] if self.per_sample else ()):
+                per = f"{len(x)} labels, one per sample" if self.per_sample else "one label"
+                raise InputError(f"sequence {key!r}: expected {per}, got shape {y.shape}")
+            if x.dtype != np.float32 or y.dtype != label:
+                raise InputError(
+                    f"sequence {key!r}: expected float32 values and {label.__name__} labels, got {x.dtype} and "
+                    f"{y.dtype}; stepstream.learn.data.sequences makes them"
+                )
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    @property
+    def lengths(self) -> Array:
+        """Samples in each sequence, int64 (m,)."""
+        return np.array([len(x) for x in self.x], np.int64)
+
+    def some(self, indices: Iterable[int]) -> Sequences:
+        """The sequences at these places, in this order."""
+        chosen = [int(i) for i in indices]
+        return replace(
+            self,
+            x=tuple(self.x[i] for i in chosen),
+            y=tuple(self.y[i] for i in chosen),
+            keys=tuple(self.keys[i] for i in chosen),
+            streams=tuple(self.streams[i] for i in chosen),
+        )
+
+
+def sequences(
+    X: Any,
+    y: Any,
+    *,
+    keys: Sequence[Any] | None = None,
+    streams: Sequence[Any] | None = None,
+    features: Sequence[str] | None = None,
+    classes: Sequence[str] | None = None,
+    lengths: Sequence[int] | None = None,
+    regression: bool | None = None,
+) -> Sequences:
+    """Arrays or lists as `Sequences`.
+
+    X: (m, time, features), or m arrays (time_i, features), or with `lengths` (m,) all samples below each other,
+    (total, features), or padded at their ends, (m, time, features). y: (m,), or per sample (m, time), m arrays
+    (time_i,), or with samples below each other (total,).
+    Whole numbers, texts and booleans are classes, as are floats that are all 0 or 1; other floats are numbers to be
+    predicted; `regression` says otherwise. classes: their names in the model's order; whole numbers in y then count
+    from 0. Without it the classes are the labels that occur, sorted; 0 and 1 are two classes even if one is missing.
+    keys: a name for each sequence; by default its number. streams: the stream of each; by default each is its own.
+    Raises InputError.
+    """
+    xs, ys = _parts(X, y, lengths)
+    names = _texts("keys", keys, len(xs)) or tuple(map(str, range(len(xs))))
+    found = []
+    for key, part in zip(names, xs, strict=True):
+        x = float32(part, f"numbers in sequence {key!r}")
+        if x.ndim != 2 or not x.size:
+            cure = "; one feature is x[:, None]" if x.ndim == 1 and x.size else ""
+            raise InputError(f"sequence {key!r}: expected (time, features) values, got shape {x.shape}{cure}")
+        if not np.isfinite(x).all():
+            t, column = np.argwhere(~np.isfinite(x))[0]
+            raise InputError(
+                f"sequence {key!r}, sample {t + 1}: expected finite numbers, got {x[t, column]} in feature {column}; "
+                "fill the gap with the value before it, or leave the sample out"
+            )
+        found.append(x)
+    if not found:
+        raise InputError("expected at least one sequence, got none")
+    labels, per_sample = _labels(ys, found, names)
+    values, named = _values(labels, classes, regression)
+    ends = np.cumsum([len(x) for x in found])[:-1]
+    return Sequences(
+        tuple(found),
+        tuple(np.split(values, ends) if per_sample else [np.asarray(v) for v in values]),
+        names,
+        _texts("streams", streams, len(xs)) or names,
+        tuple(features) if features is not None else tuple(f"feature {i}" for i in range(found[0].shape[1])),
+        named,
+        per_sample,
+    )
+
+
+def _parts(X: Any, y: Any, lengths: Sequence[int] | None) -> tuple[list[Any], list[Any]]:
+    """Sequences and labels one by one."""
+    if lengths is None:
+        if getattr(X, "ndim", 3) != 3:
+            raise InputError(
+                f"X: expected (m, time, features), got shape {X.shape}; one feature is X[..., None], and samples "
+                "below each other, (total, features), need lengths="
+            )
+        xs, ys = list(X), list(y)
+    else:
+        x, counts = np.asarray(X), np.asarray(lengths)
+        padded, most = x.ndim == 3, x.shape[1] if x.ndim == 3 else len(x)
+        whole = counts.ndim == 1 and counts.dtype.kind in "iu" and bool(((counts > 0) & (counts <= most)).all())
+        if not whole or (len(counts) != len(x) if padded else counts.sum() != len(x)):
+            what = f"{len(x)} whole numbers from 1 to {most}" if padded else f"whole numbers with the sum {len(x)}"
+            raise InputError(f"lengths: expected {what}, got {short(lengths)}")
+        ends = np.cumsum(counts)[:-1]
+        xs = [row[:n] for row, n in zip(x, counts, strict=True)] if padded else np.split(x, ends)
+        if padded and len(y) == len(x):
+            ys = [v[:n] if np.ndim(v) and len(v) == most else v for v, n in zip(y, counts, strict=True)]
+        else:
+            ys = np.split(np.asarray(y), ends) if len(y) == len(x) != len(counts) else list(y)
+    if len(xs) != len(ys):
+        raise InputError(f"y: expected a label for each of {len(xs)} sequences, got {len(ys)}")
+    return xs, ys
+
+
+def _labels(ys: list[Any], xs: list[Array], keys: tuple[str, ...]) -> tuple[Array, bool]:
+    """All labels in one row, and whether there is one per sample."""
+    try:
+        arrays = [np.asarray(y) for y in ys]
+    except ValueError as e:
+        raise InputError(f"y: expected numbers or texts, got {short(ys[0])}") from e
+    if all(a.shape == (1,) for a in arrays) and any(len(x) > 1 for x in xs):
+        arrays = [a[0] for a in arrays]  # (m, 1), as Keras takes labels
+    per_sample = arrays[0].ndim > 0
+    for key, a, x in zip(keys, arrays, xs, strict=True):
+        if a.shape != (x.shape[:1] if per_sample else ()):
+            raise InputError(
+                f"y of sequence {key!r}: expected one label, or {len(x)}, one per sample, got shape {a.shape}; of one "
+                "column for each class y.argmax(-1) makes labels"
+            )
+    texts = {a.dtype.kind in "US" for a in arrays}
+    if len(texts) > 1 or any(a.dtype.kind not in "biufUS" for a in arrays):
+        raise InputError(f"y: expected labels all of one kind, texts or numbers, got {short(ys)}")
+    return np.concatenate([np.atleast_1d(a) for a in arrays]), per_sample
+
+
+def _values(labels: Array, classes: Sequence[str] | None, regression: bool | None) -> tuple[Array, Any]:
+    """Labels as numbers, int64 of classes or float32, and the names of the classes."""
+    if labels.dtype.kind == "f":
+        if not np.isfinite(labels).all():
+            raise InputError("y: expected finite numbers; leave what has no label out")
+        if regression is None:
+            regression = classes is None and not np.isin(labels, (0, 1)).all()
+    if regression:
+        if labels.dtype.kind in "US":
+            raise InputError(f"y: expected numbers for regression, got {short(labels.flat[0])}")
+        return float32(labels, "y in float32"), None
+    if labels.dtype.kind == "f":
+        if (labels != np.floor(labels)).any():
+            raise InputError(f"y: expected classes as whole numbers or texts, got {labels[labels % 1 != 0][0]}")
+        labels = labels.astype(np.int64)
+    whole = labels.dtype.kind in "biu"
+    if classes is not None:
+        named = tuple(map(str, classes))
+        if whole and not set(named) >= set(map(str, np.unique(labels))):
+            if labels.min() < 0 or labels.max() >= len(named):
+                raise InputError(f"y: expected class numbers from 0 to {len(named) - 1}, got {labels.max()}")
+            return labels.astype(np.int64), named
+    else:
+        named = class_names(labels)
+    places = {name: i for i, name in enumerate(named)}
+    different, where = np.unique(labels, return_inverse=True)
+    texts = [str(v.decode() if isinstance(v, bytes) else int(v) if whole else v) for v in different.tolist()]
+    if unknown := [t for t in texts if t not in places]:
+        raise InputError(f"y: expected one of the classes {', '.join(named)}, got {unknown[0]!r}")
+    return np.array([places[t] for t in texts], np.int64)[where.reshape(-1)], named
+
+
+def class_names(labels: Array) -> tuple[str, ...]:
+    """The labels that occur, as sorted texts: whole numbers by size; 0 and 1 are a pair even if one is missing."""
+    different = np.unique(labels)
+    if len(different) > MAX_CLASSES:
+        raise InputError(
+            f"y: expected at most {MAX_CLASSES} classes, got {len(different)} different labels; if they are numbers to "
+            "be predicted, say regression=True"
+        )
+    texts = [
+        v.decode() if isinstance(v, bytes) else str(int(v) if isinstance(v, bool) else v) for v in different.tolist()
+    ]
+    if all(t.removeprefix("-").isdecimal() for t in texts):
+        texts.sort(key=int)
+    if set(texts) <= {"0", "1"}:
+        return "0", "1"
+    return tuple(texts)
+
+
+def _texts(what: str, names: Sequence[Any] | None, count: int) -> tuple[str, ...] | None:
+    if names is None:
+        return None
+    texts = tuple(str(n) for n in names)
+    if len(texts) != count:
+        raise InputError(f"{what}: expected {count}, one for each sequence, got {len(texts)}")
+    return texts
+
+
+def split(data: Sequences, share: float = 0.25, seed: int = 0) -> tuple[Sequences, Sequences]:
+    """Two parts, the second with this share of the streams, and of each class where sequences have one label.
+
+    Raises InputError where there are not two streams, since nothing inside one may be held out.
+    """
+    if not 0 < share < 1:
+        raise InputError(f"share: expected a number between 0 and 1, got {share!r}")
+    groups = _shuffled(data, seed)
+    streams = [stream for group in groups for stream in group]
+    if len(streams) < 2:
+        raise InputError(f"expected at least 2 streams to hold one out, got {len(streams)}; {_CURE}")
+    # along the streams sorted by class, every 1/share-th: each class has its share, to within one stream
+    wanted = min(max(1, round(share * len(streams))), len(streams) - 1)
+    at = (np.arange(wanted) + np.random.default_rng([seed, 1]).random()) * len(streams) / wanted
+    held = {streams[int(i)] for i in at}
+    inside = np.array([s in held for s in data.streams])
+    return data.some(np.flatnonzero(~inside)), data.some(np.flatnonzero(inside))
+
+
+def folds(data: Sequences, k: int = 5, seed: int = 0) -> Iterator[tuple[Sequences, Sequences]]:
+    """k times (the rest, one part), by stream; the k parts are disjoint and together all of it; stratified as `split`.
+
+    Raises InputError where there are fewer than k streams.
+    """
+    groups = _shuffled(data, seed)
+    streams = [stream for group in groups for stream in group]
+    if not 2 <= k <= len(streams):
+        raise InputError(f"k: expected a number of folds from 2 to {len(streams)}, one stream each, got {k}; {_CURE}")
+    fold = {stream: i % k for i, stream in enumerate(streams)}  # dealt class by class
+    number = np.array([fold[s] for s in data.streams])
+    return ((data.some(np.flatnonzero(number != i)), data.some(np.flatnonzero(number == i))) for i in range(k))
+
+
+_CURE = "bring more recordings, or name parts with a pause between them as different streams"
+
+
+def _shuffled(data: Sequences, seed: int) -> list[list[str]]:
+    """The streams by their most frequent class, each group in random order; one group without such classes."""
+    votes: dict[str, Counter[int]] = {}
+    for stream, y in zip(data.streams, data.y, strict=True):
+        votes.setdefault(stream, Counter())[0 if data.per_sample or data.classes is None else int(y)] += 1
+    groups: dict[int, list[str]] = {}
+    for stream, count in votes.items():
+        groups.setdefault(min(count, key=lambda c: (-count[c], c)), []).append(stream)
+    rng = np.random.default_rng(seed)
+    return [[groups[c][i] for i in rng.permutation(len(groups[c]))] for c in sorted(groups)]

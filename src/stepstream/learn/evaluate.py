@@ -1,0 +1,254 @@
+"""What a model is worth at each sample, on one's own data, by the very kernel that serves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+
+from stepstream.graph.ir import Array
+from stepstream.learn import pages, plots, remarks
+from stepstream.learn.answers import matched, probabilities
+from stepstream.learn.by_step import CLUSTERS, Row, by_age, by_fraction, by_seen, points, total
+from stepstream.learn.data import Sequences
+from stepstream.learn.guards import Finding, leaks
+from stepstream.learn.metrics import Figures, harmonic_mean, measure, measure_numbers
+from stepstream.learn.padding import padded
+from stepstream.live.sliding import costs
+from stepstream.live.windowing import Tumbling, Windowing, parse
+from stepstream.model import Model
+
+PATIENCE = 60e6  # microseconds that sliding(n) may take before it is left out unless asked for
+
+
+@final
+@dataclass(frozen=True)
+class Run:
+    """The figures of one windowing. seen: by number of samples; fraction: by share of the sequence, for labels per
+    sequence; age: by samples since the restart, for labels per sample under tumbling(n); total: over all samples, or,
+    for labels per sequence, at the end.
+    """
+
+    windowing: str
+    seen: tuple[Row, ...]
+    fraction: tuple[Row, ...]
+    age: tuple[Row, ...]
+    total: Row
+
+
+@final
+@dataclass(frozen=True)
+class Baseline:
+    """What costs nothing. figures: accuracy and the like; of rules that answer at the first sample also the earliness
+    (share of the samples waited for) and the harmonic mean of accuracy and 1 - earliness.
+    """
+
+    name: str
+    words: str
+    figures: Figures
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """What `evaluate` returns; prints as Markdown.
+
+    about: model and data in plain types. runs: one for each windowing, the first is the one that pages show in full.
+    padded: rows of the zero-padded way, by where the zeros are. baselines, findings: see there.
+    """
+
+    about: dict[str, Any]
+    runs: tuple[Run, ...]
+    padded: dict[str, tuple[Row, ...]]
+    baselines: tuple[Baseline, ...]
+    findings: tuple[Finding, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        return {
+            "about": self.about,
+            "windowings": {
+                run.windowing: {
+                    "total": run.total.to_dict(),
+                    "by_seen": [r.to_dict() for r in run.seen],
+                    "by_fraction": [r.to_dict() for r in run.fraction],
+                    "by_age": [r.to_dict() for r in run.age],
+                }
+                for run in self.runs
+            },
+            "zero_padded": {where: [r.to_dict() for r in rows] for where, rows in self.padded.items()},
+            "baselines": {b.name: {"words": b.words} | b.figures for b in self.baselines},
+            "findings": [{"name": f.name, "words": f.words, "remedy": f.remedy} for f in self.findings],
+        }
+
+    def to_markdown(self) -> str:
+        """All but the plots."""
+        return pages.markdown(self)
+
+    def to_html(self) -> str:
+        """One page with everything in it; raises InputError without matplotlib."""
+        return pages.html_page(self)
+
+    def save_png(self, path: str | Path) -> None:
+        """The plots as a picture; raises InputError without matplotlib."""
+        plots.png(self, path)
+
+    def __str__(self) -> str:
+        return self.to_markdown()
+
+
+def evaluate(
+    model: Model,
+    data: Sequences,
+    windowings: Sequence[str | Windowing] | None = None,
+    train: Sequences | None = None,
+    ages: Sequence[int] | None = None,
+) -> Evaluation:
+    """Figures by number of samples seen, by fraction and by age, for every windowing, and what they mean in words.
+
+    windowings: by default carry, and, where sequences are longer than the training length n, tumbling(n) and
+    sliding(n). train: what the model was trained on: class shares come from it, and leaks are looked for between the
+    two. ages: the numbers of samples seen that get a row, if not a ladder of them. Raises InputError for data that do
+    not fit the model.
+    """
+    data = matched(model, data)
+    train = None if train is None else matched(model, train)
+    n = model.window_length or model.training_length
+    chosen, findings = _windowings(model, data, windowings, n)
+    answers = {str(w): probabilities(model, data, w) for w in chosen}
+    at = points(int(data.lengths.max()), [n] if n else [], ages)
+    runs = tuple(_run(data, w, answers[str(w)], at) for w in chosen)
+    prior = _prior(data if train is None else train)
+    baselines = tuple(_baselines(data, runs[0], prior, train is not None))
+    findings += _remarks(model, data, answers, runs, prior, n)
+    findings += leaks(data, train, model)
+    window = n or (None if data.per_sample else int(data.lengths.max()))
+    # labels per sample give one answer a sequence: of a few the zero-padded way shows nothing
+    enough = not data.per_sample or len(data) >= CLUSTERS
+    zeros = padded(model, data, window, at) if window and enough else {}
+    return Evaluation(_about(model, data, n), runs, zeros, baselines, tuple(findings))
+
+
+def _windowings(
+    model: Model, data: Sequences, given: Sequence[str | Windowing] | None, n: int | None
+) -> tuple[list[Windowing], list[Finding]]:
+    if given is not None:
+        resolved = [model.stream(w).windowing for w in given or ["carry"]]  # "auto" is one of the others
+        return list({str(w): w for w in resolved}.values()), []
+    if n is None:
+        words = "the model does not say how many samples it was trained on, so carry alone is shown"
+        return [parse("carry")], [
+            Finding("no-training-length", words, "give training_length= to load() (--training-length)")
+        ]
+    if data.lengths.max() <= n:
+        return [parse("carry")], []
+    names = ["carry"] * (model.window_length is None) + [f"tumbling({n})"]
+    seconds = min(costs(model.executor, n).values()) * float(data.lengths.sum()) / 1e6
+    if seconds * 1e6 <= PATIENCE:
+        return [parse(w) for w in (*names, f"sliding({n})")], []
+    words = f"sliding({n}) was left out: it would take about {seconds / 60:.0f} minutes on these data"
+    remedy = f'ask for it: windowings=["carry", "sliding({n})"] (--windowing), perhaps on part of the data'
+    return [parse(w) for w in names], [Finding("left-out", words, remedy)]
+
+
+def _run(data: Sequences, windowing: Windowing, p: Sequence[Array], at: Sequence[int]) -> Run:
+    aged = data.per_sample and isinstance(windowing, Tumbling)
+    return Run(
+        str(windowing),
+        by_seen(data, p, at),
+        () if data.per_sample else by_fraction(data, p),
+        by_age(data, p, windowing.n) if aged and isinstance(windowing, Tumbling) else (),
+        total(data, p),
+    )
+
+
+def _prior(data: Sequences) -> Array:
+    """The share of each class (classes,), or the mean of the numbers (1,)."""
+    y = np.concatenate([np.atleast_1d(v) for v in data.y])
+    if data.classes is None:
+        return np.array([y.mean(dtype=np.float64)])
+    return np.bincount(y, minlength=len(data.classes)) / len(y)
+
+
+def _baselines(data: Sequences, run: Run, prior: Array, trained: bool) -> Iterator[Baseline]:
+    y = np.concatenate([np.atleast_1d(v) for v in data.y])
+    source = "the training data" if trained else "these data"
+    if data.classes is None:
+        words = f"always {prior[0]:.4g}, the mean of {source}"
+        yield Baseline("mean", words, measure_numbers(y, np.full(len(y), prior[0])))
+        return
+    figures = measure(y, np.tile(prior, (len(y), 1)))
+    kept = {name: figures[name] for name in ("accuracy", "balanced_accuracy", "log_loss", "brier")}
+    often = data.classes[int(prior.argmax())]
+    yield Baseline("prior", f"always the class shares of {source}, so always {often}", kept)
+    if data.per_sample:
+        return
+    earliness = float((1 / data.lengths).mean())
+    accuracies = {
+        "coin at the first sample": ("a guess among the classes, without a look", 1 / len(data.classes)),
+        "prior at the first sample": (f"always {often}, without a look", figures["accuracy"] or 0.0),
+        "model at the first sample": (f"the answer after one sample, under {run.windowing}", _first(run)),
+    }
+    for name, (words, accuracy) in accuracies.items():
+        mean = harmonic_mean(accuracy, earliness)
+        yield Baseline(name, words, {"accuracy": accuracy, "earliness": earliness, "harmonic_mean": mean})
+
+
+def _first(run: Run) -> float:
+    return next((r.figures["accuracy"] for r in run.seen if r.first == 1), None) or 0.0
+
+
+def _remarks(
+    model: Model,
+    data: Sequences,
+    answers: dict[str, tuple[Array, ...]],
+    runs: tuple[Run, ...],
+    prior: Array,
+    n: int | None,
+) -> list[Finding]:
+    ages = model.trained_ages
+    bound = ages[1] if ages else 0
+    trained = max(n or 0, data.lengths.max() if bound is None else bound)
+    found: list[Finding] = []
+    if data.classes is None:
+        if n is not None:
+            found += remarks.beyond_in_numbers(data, answers, n, trained)
+        return found
+    if n is not None:
+        found += remarks.beyond(data, answers, n, trained)
+    found += remarks.constant(data, answers[runs[0].windowing])
+    # what state passing or another windowing is to mend is no matter of calibration
+    best = runs[-1] if found else runs[0]
+    if runs[0].fraction:
+        y = np.array(data.y)
+        found += remarks.early(runs[0].fraction, float(-np.log(np.maximum(prior[y], 1e-7)).mean()))
+    found += remarks.calibration(best.windowing, best.fraction or (best.total,), len(data))
+    found += remarks.about_the_data(data, _counts(data))
+    return found
+
+
+def _counts(data: Sequences) -> dict[str, int]:
+    assert data.classes is not None
+    counts = np.bincount(np.concatenate([np.atleast_1d(v) for v in data.y]), minlength=len(data.classes))
+    return dict(zip(data.classes, counts.tolist(), strict=True))
+
+
+def _about(model: Model, data: Sequences, n: int | None) -> dict[str, Any]:
+    lengths = data.lengths
+    return {
+        "model": model.fingerprint,
+        "written_by": str(model.reading.provenance),
+        "runs_on": model.runs_on,
+        "training_length": n,
+        "sequences": len(data),
+        "streams": len(set(data.streams)),
+        "samples": int(lengths.sum()),
+        "shortest": int(lengths.min()),
+        "longest": int(lengths.max()),
+        "features": list(data.features),
+        "classes": None if data.classes is None else _counts(data),
+        "labels": "per sample" if data.per_sample else "per sequence",
+    }

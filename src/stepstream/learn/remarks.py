@@ -1,0 +1,215 @@
+"""What the figures of an evaluation mean, in words, and what to do about it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+
+from stepstream.graph.ir import Array
+from stepstream.learn.by_step import Row
+from stepstream.learn.data import Sequences
+from stepstream.learn.guards import Finding
+
+CLEAR = 0.02  # of accuracy: less is of no interest, however certain
+SURE = 2.0  # standard errors
+MANY = 30  # sequences, before a figure is worth a second digit
+LABELS = 10  # sequences of a class
+STREAMS = 5  # sequences with labels per sample
+GAP = 0.05  # between confidence and accuracy
+SOON = 0.25  # of a sequence: before, there may be nothing to know yet
+RARE = 0.1  # share of a class, and, of many, so much of an equal one
+EQUAL = 0.4
+
+Answers = Mapping[str, Sequence[Array]]  # by windowing: probabilities (time, classes) of each sequence
+
+
+def beyond(data: Sequences, answers: Answers, n: int, trained: int) -> Iterator[Finding]:
+    """What carry loses beyond the ages that training has shown, and tumbling(n) by forgetting.
+
+    n: the training length. trained: the oldest age in training.
+    """
+    carry, sliding, tumbling = (answers.get(w) for w in ("carry", f"sliding({n})", f"tumbling({n})"))
+    remedy = f"use sliding({n}), or train with state passing, which shows the model such states (stepstream train)"
+    if carry is not None and data.lengths.max() > trained:
+        old = data.some(np.flatnonzero(data.lengths > trained))
+        old_carry = [p for p in carry if len(p) > trained]
+        if data.per_sample and sliding is not None:
+            now = [_right(y[trained:], p[trained:]) for y, p in zip(old.y, old_carry, strict=True)]
+            ref = [_right(y[trained:], p[trained:]) for y, p in zip(data.y, sliding, strict=True) if len(p) > trained]
+            confidence = float(np.concatenate([p[trained:].max(axis=1) for p in old_carry]).mean())
+            source = f" (sliding({n}) on the same samples)"
+        else:
+            pairs = list(zip(old.y, old_carry, strict=True))
+            if data.per_sample:
+                now = [_right(y[trained:], p[trained:]).mean(keepdims=True) for y, p in pairs]
+                ref = [_right(y[:trained], p[:trained]).mean(keepdims=True) for y, p in pairs]
+                source = f" (up to age {trained})"
+            else:
+                now = [_right(y, p[-1:]) for y, p in pairs]
+                ref = [_right(y, p[trained - 1 : trained]) for y, p in pairs]
+                source = f" (at age {trained})"
+            confidence = float(np.mean([p[trained if data.per_sample else -1 :].max(axis=1).mean() for p in old_carry]))
+        if _worse(now, ref, n):
+            yield Finding(
+                "carry-beyond-training",
+                f"carry: beyond age {trained}, the oldest in training, accuracy falls from {_mean(ref):.2f}{source} to "
+                f"{_mean(now):.2f} while the mean confidence is {confidence:.2f}",
+                remedy,
+            )
+    if tumbling is not None and sliding is not None and data.per_sample:
+        now, ref = ([_right(y, p) for y, p in zip(data.y, of, strict=True)] for of in (tumbling, sliding))
+        if _worse(now, ref, n):
+            yield Finding(
+                "tumbling-forgets",
+                f"tumbling({n}): accuracy is {_mean(now):.2f}, and {_mean(ref):.2f} under sliding({n}) on the same "
+                f"samples: after each restart an answer has seen few of them",
+                f"use sliding({n}), or act on the last answer of each window alone (complete)",
+            )
+
+
+def beyond_in_numbers(data: Sequences, answers: Answers, n: int, trained: int) -> Iterator[Finding]:
+    """The same for regression, by root mean square error."""
+    carry, sliding = answers.get("carry"), answers.get(f"sliding({n})")
+    if carry is None or sliding is None or not data.per_sample or data.lengths.max() <= trained:
+        return
+    now, ref = (_rmse(data, of, trained) for of in (carry, sliding))
+    if now > 1.2 * ref:
+        yield Finding(
+            "carry-beyond-training",
+            f"carry: beyond age {trained}, the oldest in training, the root mean square error is {now:.3g}, and "
+            f"{ref:.3g} under sliding({n}) on the same samples",
+            f"use sliding({n}), or train with state passing (stepstream train)",
+        )
+
+
+def early(rows: Sequence[Row], prior_loss: float) -> Iterator[Finding]:
+    """rows: by fraction. Answers before the end that are worse than none."""
+    end = rows[-1].figures
+    blind = [
+        (r, a)
+        for r in rows
+        if r.share is not None
+        and SOON <= r.share <= 0.75
+        and (a := r.figures["auc"]) is not None
+        and end["auc"] is not None
+        and a < 0.6 <= end["auc"] - 0.2
+    ]
+    if blind:
+        row, area = blind[-1]
+        yield Finding(
+            "blind-before-the-end",
+            f"at {row.share:.0%} of a sequence AUC is {area:.2f}, as good as chance or worse, and at the end "
+            f"{end['auc']:.2f}: either there is nothing to be seen before, or training looked at the last "
+            "step alone",
+            "train with a loss at every step: loss='mean' or 'ramp' (stepstream train)",
+        )
+    worse = [r for r in rows if (loss := r.figures["log_loss"]) is not None and loss > 1.1 * prior_loss]
+    if worse and not blind:
+        row = max(worse, key=lambda r: r.share or 0)
+        yield Finding(
+            "worse-than-prior",
+            f"up to {row.share:.0%} of a sequence the probabilities are worse than the shares of the classes: log loss "
+            f"{row.figures['log_loss']:.2f} against {prior_loss:.2f}",
+            "train with a loss at every step: loss='mean' or 'ramp', or calibrate by step (stepstream calibrate)",
+        )
+
+
+def calibration(windowing: str, rows: Sequence[Row], sequences: int) -> Iterator[Finding]:
+    """rows: by fraction, or one over all samples. Confidence that is not what comes true."""
+    wide = max(rows, key=lambda r: abs(_gap(r)))
+    gap, accuracy, confidence = _gap(wide), wide.figures["accuracy"], wide.figures["confidence"]
+    if accuracy is None or confidence is None:
+        return
+    error = np.sqrt(max(accuracy * (1 - accuracy), 0.01) / sequences)
+    if abs(gap) > max(GAP, SURE * error):
+        where = "over all samples" if wide.share is None else f"at {wide.share:.0%} of a sequence"
+        how = "surer than it is right" if gap > 0 else "right more often than it is sure"
+        yield Finding(
+            "miscalibrated",
+            f"{windowing}: {where} the model is {how}: mean confidence {confidence:.2f}, accuracy {accuracy:.2f}",
+            "stepstream calibrate, on data that were not trained on",
+        )
+
+
+def about_the_data(data: Sequences, counts: Mapping[str, int]) -> Iterator[Finding]:
+    """counts: labels by class."""
+    total = sum(counts.values())
+    there = {c: n for c, n in counts.items() if n}
+    if len(there) < 2:
+        yield Finding(
+            "one-class",
+            f"all labels are {next(iter(there))}: AUC, balanced accuracy and the like have no meaning",
+            "bring data of every class",
+        )
+    else:
+        rare, least = min(there.items(), key=lambda item: item[1])
+        if least / total < min(RARE, EQUAL / len(there)):
+            yield Finding(
+                "imbalance",
+                f"{rare} is {least / total:.1%} of the labels: accuracy can be {1 - least / total:.2f} without ever "
+                "saying it",
+                "judge by balanced accuracy, F1 and AUC; train with class weights",
+            )
+    if data.per_sample and len(data) < STREAMS:
+        yield Finding(
+            "few",
+            f"{len(data)} sequence{'s' if len(data) > 1 else ''} in all: neighbouring samples are nearly copies, so "
+            "the figures hold for these recordings and perhaps for no other",
+            "bring more recordings",
+        )
+    elif not data.per_sample:
+        rare, least = min(there.items(), key=lambda item: item[1])
+        if len(data) < MANY or least < LABELS:
+            yield Finding(
+                "few",
+                f"{len(data)} sequences, and {least} of {rare}: one answer more or less moves accuracy by "
+                f"{1 / len(data):.3f}; look at the intervals",
+                "bring more sequences before comparing models",
+            )
+
+
+def constant(data: Sequences, answers: Sequence[Array]) -> Iterator[Finding]:
+    """The same answer to everything."""
+    assert data.classes is not None
+    rows = np.concatenate(answers if data.per_sample else [p[-1:] for p in answers])
+    top = np.unique(rows.argmax(axis=1))
+    labels = np.unique(np.concatenate([np.atleast_1d(y) for y in data.y]))
+    if len(top) == 1 and len(labels) > 1:
+        spread = float(rows.std(axis=0).max())
+        how = f", with probabilities that hardly change (standard deviation {spread:.1g})" if spread < 0.01 else ""
+        yield Finding(
+            "constant",
+            f"the answer is always {data.classes[top[0]]}{how}",
+            "check the order and the units of the features, and scale= if the model was trained on scaled values",
+        )
+
+
+def _gap(row: Row) -> float:
+    """Confidence less accuracy."""
+    confidence, accuracy = row.figures["confidence"], row.figures["accuracy"]
+    return 0.0 if confidence is None or accuracy is None else confidence - accuracy
+
+
+def _right(y: Array, p: Array) -> Array:
+    return (p.argmax(axis=1) == y).astype(np.float64)
+
+
+def _rmse(data: Sequences, p: Sequence[Array], first: int) -> float:
+    """Over the samples behind the first so many."""
+    errors = [a[first:, 0] - y[first:] for y, a in zip(data.y, p, strict=True)]
+    return float(np.sqrt(np.mean(np.concatenate(errors) ** 2)))
+
+
+def _mean(flags: Sequence[Array]) -> float:
+    return float(np.concatenate(flags).mean())
+
+
+def _worse(now: Sequence[Array], before: Sequence[Array], n: int) -> bool:
+    """Whether the loss is clear, and more than chance: by sequence, or, of a few long ones, by windows of n samples."""
+    loss = [b - a for a, b in zip(now, before, strict=True)]
+    if len(loss) < MANY:
+        loss = [part for d in loss for part in np.split(d, range(n, len(d), n))]
+    means = np.array([d.mean() for d in loss])
+    error = means.std(ddof=1) / np.sqrt(len(means)) if len(means) > 1 else np.inf
+    return _mean(before) - _mean(now) > max(CLEAR, SURE * float(error))

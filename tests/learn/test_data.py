@@ -1,0 +1,170 @@
+"""Arrays as sequences, and parts of them that share no stream."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from stepstream.errors import InputError
+from stepstream.learn.data import folds, sequences, split
+
+
+def some(m=40, time=5, features=2, seed=0, **given):
+    rng = np.random.default_rng(seed)
+    return sequences(rng.normal(size=(m, time, features)), np.arange(m) % 4 == 0, **given)
+
+
+def test_one_label_per_sequence():
+    data = sequences(np.ones((3, 4, 2)), [0, 1, 1], features=["a", "b"])
+    assert (len(data), data.per_sample, data.classes, data.features) == (3, False, ("0", "1"), ("a", "b"))
+    assert [y.item() for y in data.y] == [0, 1, 1]
+    assert data.y[0].dtype == np.int64
+    assert data.x[0].dtype == np.float32
+    assert data.lengths.tolist() == [4, 4, 4]
+    assert data.keys == data.streams == ("0", "1", "2")
+
+
+def test_one_label_per_sample_in_every_form():
+    X, y = np.arange(24.0).reshape(2, 4, 3), np.array([[0, 1, 1, 0], [0, 0, 0, 1]])
+    forms = [
+        sequences(X, y),
+        sequences(list(X), list(y)),
+        sequences(X.reshape(8, 3), y.reshape(8), lengths=[4, 4]),
+        sequences(X.tolist(), y.tolist()),
+    ]
+    for data in forms:
+        assert data.per_sample
+        assert np.array_equal(np.stack(data.x), X)
+        assert np.array_equal(np.stack(data.y), y)
+
+
+def test_lengths_that_differ():
+    data = sequences(np.arange(10.0).reshape(5, 2), ["walk", "run"], lengths=[2, 3], keys=["a", 7])
+    assert [x.shape for x in data.x] == [(2, 2), (3, 2)]
+    assert data.classes == ("run", "walk")
+    assert [int(y) for y in data.y] == [1, 0]
+    assert data.keys == ("a", "7")
+
+
+def test_lengths_of_padded_arrays():
+    X = np.full((2, 4, 1), np.nan)
+    X[0, :2], X[1, :3] = 1, 2
+    assert [x.tolist() for x in sequences(X, [0, 1], lengths=[2, 3]).x] == [[[1]] * 2, [[2]] * 3]
+    y = [[0, 1, -1, -1], [1, 1, 0, -1]]
+    assert [y.tolist() for y in sequences(X, y, lengths=[2, 3]).y] == [[0, 1], [1, 1, 0]]
+
+
+@pytest.mark.parametrize(
+    ("y", "classes"),
+    [
+        ([1, 1], ("0", "1")),
+        ([0.0, 1.0], ("0", "1")),
+        ([True, False], ("0", "1")),
+        ([10, 9], ("9", "10")),
+        (["10", "9"], ("9", "10")),
+        ([b"on", b"off"], ("off", "on")),
+        ([-1, 1], ("-1", "1")),
+        ([0.5, 2], None),
+    ],
+)
+def test_what_counts_as_classes(y, classes):
+    assert sequences(np.ones((2, 3, 1)), y).classes == classes
+
+
+def test_numbers_are_predicted_where_asked_for():
+    data = sequences(np.ones((2, 3, 1)), [3, 7], regression=True)
+    assert data.classes is None
+    assert data.y[1].dtype == np.float32
+    assert sequences(np.ones((2, 3, 1)), [3.0, 7.0], regression=False).classes == ("3", "7")
+
+
+def test_names_of_classes_give_their_order():
+    X = np.ones((2, 3, 1))
+    assert [int(y) for y in sequences(X, ["run", "walk"], classes=["walk", "run", "sit"]).y] == [1, 0]
+    assert [int(y) for y in sequences(X, [2, 0], classes=["walk", "run", "sit"]).y] == [2, 0]
+    assert [int(y) for y in sequences(X, [5, 3], classes=["3", "5"]).y] == [1, 0]
+    assert [int(y) for y in sequences(X, [[1], [0]]).y] == [1, 0]  # (m, 1), as Keras takes labels
+
+
+@pytest.mark.parametrize(
+    ("X", "y", "given", "words"),
+    [
+        (np.ones((2, 3)), [0, 1], {}, r"X\[\.\.\., None\]"),
+        ([np.ones(3)], [0], {}, r"x\[:, None\]"),
+        (np.ones((2, 3, 1)), [0], {}, "label for each of 2 sequences, got 1"),
+        (np.ones((2, 3, 1)), np.eye(2), {}, "argmax"),
+        (np.ones((2, 3, 1)), [[0, 1, 1], [0, 1]], {}, "y of sequence '1': expected one label, or 3"),
+        (np.ones((2, 3, 1)), [0, "a"], {}, "one kind"),
+        (np.ones((2, 3, 1)), [0.5, np.nan], {}, "finite"),
+        (np.ones((2, 3, 1)), ["a", "b"], {"classes": ["a", "c"]}, "classes a, c, got 'b'"),
+        (np.ones((2, 3, 1)), [0, 2], {"classes": ["a", "c"]}, "from 0 to 1, got 2"),
+        (np.ones((2, 3, 1)), ["a", "b"], {"regression": True}, "numbers for regression"),
+        (np.ones((2, 3, 1)), [0.5, 1], {"regression": False}, "whole numbers or texts, got 0.5"),
+        (np.array([[[1.0], [np.nan]]]), [0], {}, "sequence '0', sample 2: expected finite"),
+        ([np.ones((2, 1)), np.ones((2, 2))], [0, 1], {}, r"sequence '1': expected \(time, 1\)"),
+        (np.ones((2, 3, 1)), [0, 1], {"keys": ["a", "a"]}, "'a' twice"),
+        (np.ones((2, 3, 1)), [0, 1], {"streams": ["a"]}, "streams: expected 2"),
+        (np.ones((4, 1)), [0, 1], {"lengths": [1, 2]}, "with the sum 4"),
+        (np.ones((2, 4, 1)), [0, 1], {"lengths": [1, 5]}, "2 whole numbers from 1 to 4"),
+        (np.ones((2, 4, 1)), [0, 1], {"lengths": [1]}, "2 whole numbers from 1 to 4"),
+        (np.ones((2, 4, 1)), [0], {"lengths": [1, 2]}, "label for each of 2"),
+        (np.ones((2, 4, 1)), [0, 1, 1], {"lengths": [1, 2]}, "label for each of 2"),
+        (np.ones((4, 1)), [0, 1, 1], {"lengths": [1, 3]}, "label for each of 2"),
+        (np.ones((4, 1)), [0], {"lengths": 4}, "lengths: expected whole numbers"),
+        (np.ones((4, 1)), [0, 1], {"lengths": [1.5, 2.5]}, "lengths: expected whole numbers"),
+        (np.ones((0, 3, 1)), [], {}, "at least one sequence"),
+        (np.ones((2, 3, 1)), [object(), 1], {}, "one kind"),
+    ],
+)
+def test_what_does_not_fit_is_refused(X, y, given, words):
+    with pytest.raises(InputError, match=words):
+        sequences(X, y, **given)
+
+
+def test_more_labels_than_classes_can_be():
+    with pytest.raises(InputError, match="regression=True"):
+        sequences(np.ones((1100, 1, 1)), np.arange(1100))
+
+
+def test_some_keeps_the_order_asked_for():
+    data = some().some([3, 1])
+    assert data.keys == ("3", "1")
+    with pytest.raises(InputError, match="at least one"):
+        data.some([])
+
+
+def test_split_by_stream():
+    data = some(streams=[str(i // 2) for i in range(40)])
+    train, test = split(data, 0.25, seed=3)
+    assert not set(train.streams) & set(test.streams)
+    assert sorted(train.keys + test.keys) == sorted(data.keys)
+    assert len(set(test.streams)) == 5
+    assert list(map(int, test.keys)) == sorted(map(int, test.keys))
+    assert split(data, 0.25, seed=3)[1].keys == test.keys
+    assert split(data, 0.25, seed=4)[1].keys != test.keys
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_each_class_has_its_share(seed):
+    counts = Counter(int(y) for y in split(some(), 0.3, seed)[1].y)
+    assert counts.total() == 12
+    assert counts[1] in {3, 4}  # of 10 in 40
+
+
+def test_folds_are_disjoint_and_stratified():
+    data = some()
+    parts = list(folds(data, 5, seed=1))
+    assert sorted(key for _, test in parts for key in test.keys) == sorted(data.keys)
+    for train, test in parts:
+        assert not set(train.keys) & set(test.keys)
+        assert Counter(int(y) for y in test.y) == {0: 6, 1: 2}
+
+
+def test_too_few_streams():
+    one = some(streams=["a"] * 40)
+    with pytest.raises(InputError, match="at least 2 streams to hold one out, got 1; bring more recordings"):
+        split(one)
+    with pytest.raises(InputError, match="from 2 to 1"):
+        folds(one)
+    with pytest.raises(InputError, match="between 0 and 1"):
+        split(some(), 25)

@@ -1,0 +1,104 @@
+"""Leaks are found where they are, and nowhere else; scaling knows the training part alone."""
+
+import numpy as np
+import pytest
+
+from stepstream.formats.reading import Provenance, Reading
+from stepstream.graph.streamable import Blocker
+from stepstream.learn.data import sequences, split
+from stepstream.learn.guards import leaks
+from stepstream.learn.scaling import scaling
+from stepstream.model import Model, load
+
+
+def noise(m=12, time=20, features=3, seed=0):
+    return np.random.default_rng(seed).normal(size=(m, time, features)) * 3 + 5
+
+
+LABELS = np.arange(12) % 2
+
+
+def names(*args, **given):
+    return [f.name for f in leaks(*args, **given)]
+
+
+def test_nothing_in_plain_data():
+    data = sequences(noise(), LABELS)
+    assert names(*split(data)) == []
+    assert names(sequences(noise(), np.arange(240).reshape(12, 20) % 2)) == []
+    assert names(sequences(noise(), LABELS * 0.3)) == []
+
+
+@pytest.mark.parametrize("ddof", [0, 1])
+def test_sequences_normalised_by_themselves(ddof):
+    X = noise()
+    X[..., 1] = (X[..., 1] - X[..., 1].mean(1, keepdims=True)) / X[..., 1].std(1, keepdims=True, ddof=ddof)
+    (found,) = leaks(sequences(np.round(X, 5), LABELS, features=["a", "b", "c"]))
+    assert found.name == "normalised"
+    assert found.words.startswith("feature b: nearly every sequence has mean 0 and standard deviation 1")
+    assert "scale=" in found.remedy
+
+
+def test_sequences_that_run_from_0_to_1():
+    X = noise()
+    X = (X - X.min(1, keepdims=True)) / np.ptp(X, axis=1, keepdims=True)
+    assert names(sequences(X, LABELS)) == ["normalised"]
+    whole = noise()
+    assert names(sequences((whole - whole.mean((0, 1))) / whole.std((0, 1)), LABELS)) == []
+
+
+def test_a_feature_that_is_the_label():
+    X = noise()
+    X[..., 2] = LABELS[:, None] * 2
+    (found,) = leaks(sequences(X, LABELS, features=["a", "b", "result"]))
+    assert (found.name, "feature result" in found.words, "12 sequences" in found.words) == ("label", True, True)
+    y = np.random.default_rng(0).integers(0, 2, (12, 20))
+    X = noise()
+    X[..., 0] = y + 0.1 * X[..., 0] / 50  # above 0.5 exactly where the label is 1
+    assert [f.words[:9] for f in leaks(sequences(X, y))] == ["feature 0"]
+
+
+def test_a_feature_that_is_the_time():
+    X = noise()
+    X[..., 0] = np.arange(20)
+    assert names(sequences(X, LABELS)) == ["clock"]
+    X = noise()
+    X[LABELS == 1, :, 0] = np.arange(20)
+    (found,) = leaks(sequences(X, np.where(LABELS, "broken", "fine")))
+    assert "all sequences of broken, and in no other" in found.words
+
+
+def test_streams_in_both_parts():
+    data = sequences(noise(), LABELS, streams=[f"dev-{i // 2}" for i in range(12)])
+    found = leaks(data.some(range(0, 7)), data.some(range(7, 12)))
+    assert [f.name for f in found] == ["both-parts"]
+    assert "1 streams occur in both parts: dev-3" in found[0].words
+    again = sequences(noise(), LABELS)  # numbers as names say nothing
+    found = leaks(again.some(range(0, 7)), again.some(range(6, 12)))
+    assert "1 sequences are the same, value for value, in both parts: 6" in found[0].words
+
+
+def test_layers_that_look_ahead():
+    blocker = Blocker("both_ways", "Bidirectional", "it reads from the end", "train it forwards alone")
+    model = Model(Reading(None, (), (blocker,), None, Provenance("test", "test")))
+    (found,) = leaks(sequences(noise(), LABELS), model=model)
+    assert (found.name, found.remedy) == ("look-ahead", "train it forwards alone")
+    assert str(found).startswith("both_ways (Bidirectional): it reads from the end; remedy: ")
+
+
+def test_scaling_of_the_training_part(motions):
+    X = noise()
+    X[..., 2] = 23.7
+    data = sequences([*X[:-1], X[-1, :5]], LABELS, features=["a", "b", "still"])
+    found = scaling(data)
+    rows = np.concatenate(data.x).astype(np.float64)
+    assert found.constant == ("still",)
+    assert found.mean == pytest.approx(rows.mean(0))
+    assert found.std == pytest.approx([*rows[:, :2].std(0), 1])
+    assert load(motions / "model.keras", scale=found.pair).n_features == 3
+
+
+def test_scaling_of_large_numbers():
+    """Unix times in float32: a naive sum of squares has no digit left."""
+    x = 1.7e9 + np.arange(8000, dtype=np.float64).reshape(1, -1, 1) * 256
+    assert scaling(sequences(x, [0])).std[0] == pytest.approx(x.std(), rel=1e-6)
