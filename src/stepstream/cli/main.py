@@ -7,11 +7,26 @@ import sys
 import warnings
 from typing import Any
 
-from stepstream.cli import bench, check, demo, run, state, state_migrate, state_store, verify
+from stepstream.cli import (
+    bench,
+    bundle,
+    calibrate,
+    check,
+    decide,
+    demo,
+    evaluate,
+    run,
+    state,
+    state_migrate,
+    state_store,
+    train,
+    verify,
+)
 from stepstream.cli.app import app
 from stepstream.errors import InputError, StepstreamError
 
-COMMANDS = (bench, check, demo, run, state, state_migrate, state_store, verify)  # importing a command adds it
+LEARNING = (train, evaluate, calibrate, decide, bundle)
+COMMANDS = (bench, check, demo, run, state, state_migrate, state_store, verify, *LEARNING)  # importing one adds it
 
 
 def main() -> None:

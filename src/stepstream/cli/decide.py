@@ -1,0 +1,156 @@
+"""`stepstream decide MODEL DATA`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from stepstream.cli import files
+from stepstream.cli.app import app, console, print_json
+from stepstream.cli.data_options import (
+    ClassesOption,
+    DataArgument,
+    FeaturesOption,
+    HeaderOption,
+    KeyOption,
+    LabelOption,
+    StreamOption,
+    TimeOption,
+    read_data,
+)
+from stepstream.cli.options import (
+    ArchitectureOption,
+    JsonOption,
+    ModelArgument,
+    ScaleOption,
+    TrainingLengthOption,
+    load_model,
+)
+from stepstream.learn.curves import trigger_png
+from stepstream.learn.rules import Cost
+from stepstream.learn.trigger import fit_trigger
+
+FIGURES = ("cost", "accuracy", "earliness", "harmonic_mean")
+
+
+@app.command()
+def decide(
+    model: ModelArgument,
+    data: DataArgument,
+    out: Annotated[Path, typer.Option(help="The model with its trigger: a .stepstream file.", show_default=False)],
+    key: KeyOption = None,
+    time: TimeOption = None,
+    label: LabelOption = None,
+    stream: StreamOption = None,
+    features: FeaturesOption = None,
+    classes: ClassesOption = None,
+    header: HeaderOption = True,
+    held_out: Annotated[Path | None, typer.Option(help="More data, as DATA, to score the decisions on.")] = None,
+    cost_error: Annotated[float, typer.Option(help="What a wrong decision costs.")] = 1.0,
+    cost_delay: Annotated[
+        float, typer.Option(help="What waiting for the training length, else the longest sequence, costs.")
+    ] = 0.25,
+    family: Annotated[
+        str,
+        typer.Option(
+            help='auto (the cheapest of the next three), threshold, "stopping rule", "expected cost" or "accuracy gap".'
+        ),
+    ] = "auto",
+    k: Annotated[
+        int | None, typer.Option("--in-a-row", min=1, help="Samples in a row that have to speak for the same class.")
+    ] = None,
+    revocable: Annotated[bool, typer.Option("--revocable", help="A decision holds while its reason does.")] = False,
+    alpha: Annotated[float, typer.Option(help="accuracy gap: what may be lost against waiting for the end.")] = 0.05,
+    delta: Annotated[float, typer.Option(help="accuracy gap: how improbable it may be that more is.")] = 0.1,
+    folds: Annotated[int, typer.Option(min=2, help="Parts in cross-validation, by stream.")] = 5,
+    seed: Annotated[int, typer.Option(help="Of the division into parts.")] = 0,
+    training_length: TrainingLengthOption = None,
+    scale: ScaleOption = None,
+    architecture: ArchitectureOption = None,
+    as_json: JsonOption = False,
+    png: Annotated[Path | None, typer.Option(help="Draw accuracy against earliness to this file.")] = None,
+) -> None:
+    """Learn when to decide, by a model's probabilities on data that it was not trained on; they stay what they are."""
+    inputs = {"MODEL": model, "DATA": data, "--held-out": held_out, "--scale": scale, "--architecture": architecture}
+    files.different({**inputs, "--out": out, "--png": png})
+    options = (key, time, label, stream, features, classes, "sequence" if label is not None else None, False, header)
+    trigger = fit_trigger(
+        load_model(model, training_length, scale, architecture),
+        read_data(data, *options),
+        family=family,
+        cost=Cost(cost_error, cost_delay),
+        k=k,
+        latched=not revocable,
+        folds=folds,
+        alpha=alpha,
+        delta=delta,
+        seed=seed,
+    )
+    report = trigger.report
+    if held_out is not None:
+        report = {**report, "held_out": trigger.score(read_data(held_out, *options)).to_dict()}
+    if png is not None:
+        trigger_png(report, png)
+    trigger.save(out, report)
+    if as_json:
+        print_json(report)
+    else:
+        show(report)
+
+
+def show(report: dict[str, Any]) -> None:
+    """The report of a trigger for the terminal."""
+    out = console()
+    settings = "".join(f", {name.replace('_', ' ')} {_short(value)}" for name, value in report["settings"].items())
+    kind = "the first decision stays" if report["latched"] else "revocable"
+    on = f"{report['sequences']} sequences of {report['streams']} streams"
+    row = "" if report["k"] == 1 else f", {report['k']} samples in a row"
+    out.print(report["family"], style="bold", markup=False)
+    out.print(f"{kind}{row}{settings}; learned from {on}", style="dim", markup=False, soft_wrap=True)
+    if "guarantee" in report:
+        g = report["guarantee"]
+        out.print(
+            f"with probability {1 - g['delta']:g} at most {g['alpha']:g} of accuracy is lost against waiting for the "
+            f"end; lost on {g['tested_on_streams']} test streams: {g['gap']:.4f}",
+            markup=False,
+        )
+    table = _table("", *(f.replace("_", " ") for f in FIGURES), "kappa", "undecided")
+    rows = {name.replace("_", "-"): report.get(name) for name in ("cross_validated", "on_its_own_data", "held_out")}
+    for name, score in {**rows, **report["beside"]}.items():
+        if score is not None:
+            table.add_row(name, *(f"{score[f]:.4f}" for f in FIGURES), f"{score['kappa']:.4f}", str(score["undecided"]))
+    taken = report.get("cross_validated") or report["on_its_own_data"]
+    oracle = (f"{taken['least_cost']:.4f}", f"{taken['accuracy_at_end']:.4f}", f"{taken['oracle_earliness']:.4f}")
+    table.add_row("an oracle", *oracle, "", "", "", style="dim")
+    out.print()
+    out.print(table)
+    for title, rows in (("tried", report.get("tried", [])), ("what could be had", report.get("pareto", []))):
+        if rows:
+            out.print()
+            out.print(_rows(title, rows))
+    for line in report["warnings"]:
+        out.print(f"! {line}", style="yellow", markup=False, soft_wrap=True)
+
+
+def _rows(title: str, rows: list[dict[str, Any]]) -> Any:
+    table = _table(title, *(f.replace("_", " ") for f in FIGURES))
+    for r in rows:
+        others = [f"{k} {v}" for k, v in r.items() if k not in {*FIGURES, "family", "rule", "cost_error"}]
+        name = r.get("rule") or ", ".join([r["family"], *others]).replace("_", " ")
+        table.add_row(name, *(f"{r[f]:.4f}" for f in FIGURES))
+    return table
+
+
+def _table(*columns: str) -> Any:
+    from rich.table import Table
+
+    table = Table(*columns, header_style="bold", box=None, pad_edge=False)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    return table
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,146 @@
+"""Sequences as training sees them: scaled rows with a label and a weight for every sample, in batches of one shape."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+
+from stepstream.errors import InputError
+from stepstream.graph.ir import Array
+from stepstream.learn.data import Sequences
+from stepstream.learn.recipe import Recipe
+from stepstream.learn.scaling import Scaling
+
+
+@final
+@dataclass(frozen=True)
+class Rows:
+    """x: float32 (time_i, features), scaled. y: float32 (time_i,), a label for every sample. w: float32 (time_i,), the
+    weights of the loss; those of one window sum to its class's weight. c: float32 (time_i,), the class's weight alone.
+    """
+
+    x: list[Array]
+    y: list[Array]
+    w: list[Array]
+    c: list[Array]
+
+    @property
+    def longest(self) -> int:
+        return max(len(x) for x in self.x)
+
+    @property
+    def ragged(self) -> bool:
+        return len({len(x) for x in self.x}) > 1
+
+
+@final
+@dataclass(frozen=True)
+class Batch:
+    """x: float32 (b, time, features). y, w: float32 (b, time). there: bool (b, time). rows: which rows stand in it;
+    what is behind them, up to b, is padding, as is what lies behind a row's end.
+    """
+
+    x: Array
+    y: Array
+    w: Array
+    there: Array
+    rows: Array
+
+
+def step_weights(length: int, loss: str) -> Array:
+    """Weights of a window's samples, float32 (length,) with the sum 1."""
+    if loss == "last":
+        w = np.zeros(length)
+        w[-1] = 1
+    else:
+        w = np.ones(length) if loss == "mean" else np.arange(1.0, length + 1)
+    return (w / w.sum()).astype(np.float32)
+
+
+def class_weights(data: Sequences, recipe: Recipe) -> Array | None:
+    """float32 (classes,), or None for equal ones: "balanced" gives each class the same weight in all."""
+    given = recipe.class_weights
+    if given is None:
+        return None
+    if data.classes is None:
+        raise InputError(f"class_weights: expected none for regression, got {given!r}")
+    if not isinstance(given, str):
+        if set(given) != set(data.classes):
+            raise InputError(f"class_weights: expected one for each of {', '.join(data.classes)}, got {list(given)}")
+        return np.array([given[name] for name in data.classes], np.float32)
+    counts = np.bincount(np.concatenate([np.atleast_1d(y) for y in data.y]), minlength=len(data.classes))
+    return np.where(counts > 0, counts.sum() / (len(counts) * np.maximum(counts, 1)), 0).astype(np.float32)
+
+
+def rows(
+    data: Sequences, recipe: Recipe, scale: Scaling, weights: Array | None = None, loss: str | None = None
+) -> Rows:
+    """The windows of `data`; under `truncated` the windows of a stream are joined in their order to one long row.
+
+    weights: by class. loss: other weights of the samples than the recipe's.
+    """
+    mean, std = scale.mean.astype(np.float32), scale.std.astype(np.float32)  # as the model that is served has them
+    out = Rows([], [], [], [])
+    joined: dict[str, list[tuple[Array, ...]]] = {}
+    for x, y, stream in zip(data.x, data.y, data.streams, strict=True):
+        size = recipe.window or len(x)
+        labels = np.broadcast_to(y, len(x)).astype(np.float32)
+        for at in range(0, len(x), size):
+            window, label = ((x[at : at + size] - mean) / std), labels[at : at + size]
+            c = np.ones(len(window), np.float32) if weights is None else weights[label.astype(int)]
+            w = step_weights(len(window), loss or recipe.loss) * c
+            if recipe.truncated is not None:
+                # a stream counts as much as it has windows
+                joined.setdefault(stream, []).append((window, label, w, c))
+            else:
+                for column, part in zip((out.x, out.y, out.w, out.c), (window, label, w, c), strict=True):
+                    column.append(part)
+    for parts in joined.values():
+        for column, whole in zip((out.x, out.y, out.w, out.c), zip(*parts, strict=True), strict=True):
+            column.append(np.concatenate(whole))
+    return out
+
+
+def batch(rows: Rows, chosen: Array, size: int, time: int) -> Batch:
+    """These rows, padded to `size` rows of `time` samples."""
+    out = Batch(
+        np.zeros((size, time, rows.x[0].shape[1]), np.float32),
+        np.zeros((size, time), np.float32),
+        np.zeros((size, time), np.float32),
+        np.zeros((size, time), bool),
+        chosen,
+    )
+    for i, row in enumerate(chosen):
+        n = len(rows.x[row])
+        out.x[i, :n], out.y[i, :n], out.w[i, :n], out.there[i, :n] = rows.x[row], rows.y[row], rows.w[row], True
+    return out
+
+
+def batches(rows: Rows, recipe: Recipe, rng: np.random.Generator) -> Iterator[Batch]:
+    """One epoch: all rows in random order, some of them cut where the recipe has prefixes, all of one shape."""
+    size = min(recipe.batch, len(rows.x))
+    order = rng.permutation(len(rows.x))
+    for at in range(0, len(order), size):
+        out = batch(rows, order[at : at + size], size, rows.longest)
+        if recipe.prefixes:
+            _cut(out, rows, recipe, rng)
+        yield out
+
+
+def _cut(out: Batch, rows: Rows, recipe: Recipe, rng: np.random.Generator) -> None:
+    for i, row in enumerate(out.rows):
+        chosen, where = rng.random(2)
+        if chosen < recipe.prefixes:
+            n = 1 + int(where * len(rows.x[row]))
+            out.w[i, :n] = step_weights(n, recipe.loss) * rows.c[row][:n]
+            out.x[i, n:], out.w[i, n:], out.there[i, n:] = 0, 0, False
+
+
+def noisy(x: Array, recipe: Recipe, rng: np.random.Generator) -> Array:
+    """x with the recipe's noise."""
+    if not recipe.noise:
+        return x
+    return x + rng.standard_normal(x.shape, np.float32) * np.float32(recipe.noise)

@@ -1,0 +1,42 @@
+"""What a training needs to go on after an interruption: one file, arrays and JSON, replaced as a whole."""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stepstream.errors import InputError
+from stepstream.graph.ir import Array
+
+NAME = "checkpoint.npz"
+
+
+def write(folder: Path, about: dict[str, Any], arrays: dict[str, Array]) -> None:
+    """Put both in the folder in place of what was there; a crash leaves the old or the new file, never half of one."""
+    folder.mkdir(parents=True, exist_ok=True)
+    new = folder / f"{NAME}.new"
+    with new.open("wb") as file:
+        named: dict[str, Any] = {**arrays, "about": np.array(json.dumps(about))}
+        np.savez(file, **named)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(new, folder / NAME)
+
+
+def read(folder: Path) -> tuple[dict[str, Any], dict[str, Array]] | None:
+    """What `write` left there, or None. Raises InputError for a file that is damaged."""
+    path = folder / NAME
+    if not path.exists():
+        return None
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        about = json.loads(str(arrays.pop("about")))
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as e:
+        raise InputError(f"{path}: expected a checkpoint of a training, got a damaged file; delete it: {e}") from e
+    return about, arrays

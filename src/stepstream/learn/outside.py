@@ -1,0 +1,91 @@
+"""Answers on sequences that a model has not seen: of models trained on the other streams, and raw, for calibration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import final
+
+import numpy as np
+
+from stepstream.graph import attach
+from stepstream.graph.ir import Array
+from stepstream.learn.answers import probabilities
+from stepstream.learn.data import Sequences, folds
+from stepstream.learn.temperature import softmax
+from stepstream.live.windowing import Windowing
+from stepstream.model import Model
+
+
+def raw_logits(model: Model, data: Sequences, windowing: str | Windowing = "carry") -> tuple[Array, ...]:
+    """What the model says before calibration and the last activation, float32 (time_i, classes); one unit as (0, z)."""
+    bare = model.with_graph(attach.logits(model.graph))
+    numbers = replace(data, classes=None, y=tuple(y.astype(np.float32) for y in data.y))
+    return tuple(map(two_columns, probabilities(bare, numbers, windowing)))
+
+
+def two_columns(logits: Array) -> Array:
+    """Logits (time, 1) of a sigmoid as those of two classes, (0, z)."""
+    return np.concatenate([np.zeros_like(logits), logits], axis=1) if np.shape(logits)[1:] == (1,) else logits
+
+
+def fold_indices(data: Sequences, k: int, seed: int) -> Iterator[tuple[Array, Array]]:
+    """k times the places of (the rest, one part), by stream; fewer times where there are fewer streams."""
+    place = {key: i for i, key in enumerate(data.keys)}
+    for rest, part in folds(data, min(k, len(set(data.streams))), seed):
+        yield np.array([place[key] for key in rest.keys]), np.array([place[key] for key in part.keys])
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class OutOfFold:
+    """For each sequence, what a model that has not seen its stream says of it, (time_i, classes) each."""
+
+    logits: tuple[Array, ...]
+    probabilities: tuple[Array, ...]
+
+
+def out_of_fold(train: Callable[[Sequences], Model], data: Sequences, k: int = 5, seed: int = 0) -> OutOfFold:
+    """Train k models, each on all streams but a k-th, and let each answer those that it has not seen.
+
+    train: makes a model from training data, such as `lambda part: learn.train(part, recipe).model`. The way from
+    training data alone to a model that is calibrated and decides:
+
+        outside = out_of_fold(train, data)
+        calibration = calibrate(train(data), data, logits=outside.logits)
+        trigger = fit_trigger(calibration.model, data, probabilities=calibration.probabilities)
+
+    The probabilities here are those of uncalibrated models.
+    """
+    logits: list[Array] = [np.empty(0)] * len(data)
+    for rest, part in fold_indices(data, k, seed):
+        own = data.some(part)
+        for i, z in zip(part, raw_logits(train(data.some(rest)), own), strict=True):
+            logits[i] = z
+    return OutOfFold(tuple(logits), tuple(softmax(z) for z in logits))
+
+
+def trained_on(model: Model, data: Sequences) -> bool:
+    """Whether the model's training report describes these very data: as many, as long, with the same means."""
+    report = model.reports.get("training", {})
+    about, mean = report.get("data", {}), report.get("scaling", {}).get("mean")
+    lengths = data.lengths
+    same = {
+        "sequences": len(data),
+        "streams": len(set(data.streams)),
+        "samples": int(lengths.sum()),
+        "shortest": int(lengths.min()),
+        "longest": int(lengths.max()),
+    }
+    if mean is None or any(about.get(name) != value for name, value in same.items()):
+        return False
+    found = np.concatenate(data.x).mean(axis=0, dtype=np.float64)
+    return np.shape(mean) == found.shape and bool(
+        np.allclose(found, np.asarray(mean, np.float64), rtol=1e-3, atol=1e-6)
+    )
+
+
+SEEN = (
+    "the model was trained on these very data, on which it is surer of itself and more often right than on any other; "
+    "give data that it has not seen, or the answers of models that have not (stepstream.learn.outside.out_of_fold)"
+)

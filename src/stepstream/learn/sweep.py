@@ -1,0 +1,126 @@
+"""Which loss and how much noise, by cross-validation inside the training data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, final
+
+import numpy as np
+
+from stepstream.errors import InputError
+from stepstream.graph.ir import Array
+from stepstream.learn.batches import class_weights, rows
+from stepstream.learn.data import Sequences, folds
+from stepstream.learn.learner import Learner, Row
+from stepstream.learn.recipe import LOSSES, Recipe
+from stepstream.learn.scaling import scaling
+from stepstream.learn.scores import mean
+from stepstream.learn.train import by_position, checked
+
+NOISE = 0.1  # a tenth of a feature's spread
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Tried:
+    """A recipe under cross-validation: its mean validation loss over the folds by epoch, (epochs,), and where it is
+    lowest. scores: all measures there, means over the folds.
+    """
+
+    recipe: Recipe
+    curve: Array
+    epochs: int
+    scores: Row
+
+    @property
+    def loss(self) -> float:
+        """The lowest mean validation loss."""
+        return float(self.curve[self.epochs - 1])
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Sweep:
+    """tried: every combination. best: the recipe with the lowest loss, for training on all data: with the number of
+    epochs that was best, and without early stopping.
+    """
+
+    tried: tuple[Tried, ...]
+    best: Recipe
+
+    def table(self) -> list[Row]:
+        """A row for each combination, lowest loss first."""
+        return [
+            {"loss": t.recipe.loss, "noise": t.recipe.noise, "epochs": t.epochs, **t.scores}
+            for t in sorted(self.tried, key=lambda t: t.loss)
+        ]
+
+
+def cross_validate(
+    data: Sequences,
+    recipe: Recipe,
+    k: int = 5,
+    network: Any = None,
+    progress: Callable[[Recipe, int, Row], None] | None = None,
+    learner: Learner | None = None,
+) -> Tried:
+    """Train on all parts but one, k times, by stream; every part is the validation part once.
+
+    progress: called with the recipe, the fold (from 0) and the history's row after each epoch. learner: one that was
+    made for these data and a recipe of the same network, so that nothing is compiled again.
+    """
+    learner = Learner.of(data, recipe, network) if learner is None else learner
+    histories = []
+    for fold, (part, held) in enumerate(folds(data, k, recipe.seed)):
+        if learner.kind == "regression":  # whose network starts from the mean of the part's labels
+            learner = Learner.of(part, recipe, network)
+        scale = scaling(part)
+        histories.append(
+            learner.fit(
+                rows(part, recipe, scale, class_weights(part, recipe)),
+                recipe,
+                rows(held, recipe, scale, loss="mean"),
+                by_position(data, recipe),
+                (lambda row, fold=fold: progress(recipe, fold, row)) if progress is not None else None,  # type: ignore[misc]
+            )
+        )
+    longest = max(map(len, histories))
+    curve = np.mean([_filled([row["validation_loss"] for row in h], longest) for h in histories], axis=0)
+    epochs = int(curve.argmin()) + 1
+    at = [h[min(epochs, len(h)) - 1] for h in histories]
+    scores = {name: mean([row[name] for row in at]) for name in at[0] if name not in ("epoch", "loss")}
+    return Tried(recipe, curve, epochs, scores)
+
+
+def _filled(losses: list[float], length: int) -> list[float]:
+    """Where a fold stopped early, its best weights are what it would go on with."""
+    return losses + [min(losses)] * (length - len(losses))
+
+
+def sweep(
+    data: Sequences,
+    recipe: Recipe | None = None,
+    *,
+    losses: Sequence[str] = LOSSES,
+    noises: Sequence[float] = (0.0, NOISE),
+    k: int = 5,
+    network: Any = None,
+    progress: Callable[[Recipe, int, Row], None] | None = None,
+) -> Sweep:
+    """Try every loss with every noise; the lowest cross-validated mean loss over all samples wins.
+
+    All are measured alike, whatever they are trained for: by the mean step loss. Raises InputError.
+    """
+    recipe = Recipe() if recipe is None else recipe
+    if not losses or not noises:
+        raise InputError(f"expected at least one loss and one noise to try, got {list(losses)} and {list(noises)}")
+    checked(data)
+    learner = Learner.of(data, recipe, network)
+    tried = tuple(
+        cross_validate(data, replace(recipe, loss=loss, noise=noise), k, network, progress, learner)
+        for loss in losses
+        for noise in noises
+    )
+    best = min(tried, key=lambda t: t.loss)
+    return Sweep(tried, replace(best.recipe, epochs=best.epochs, patience=None))

@@ -1,0 +1,192 @@
+"""Train a model that is worth asking at every sample."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from numbers import Real
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+
+from stepstream.errors import InputError
+from stepstream.learn.batches import class_weights, rows
+from stepstream.learn.data import Sequences, split
+from stepstream.learn.drift import reference
+from stepstream.learn.framework import keras
+from stepstream.learn.guards import leaks
+from stepstream.learn.learner import Learner, Progress, Row, best_epoch
+from stepstream.learn.network import scaled
+from stepstream.learn.recipe import Recipe
+from stepstream.learn.scaling import Scaling, scaling
+from stepstream.model import Model, load
+from stepstream.version import __version__
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Training:
+    """What a training gives.
+
+    model: ready for streams, over samples as they come: the scaling is in its graph. keras: the same as a Keras model.
+    history: a row for each epoch: `loss` of the recipe, and on the validation part `validation_loss` (mean over all
+    samples), accuracy, precision, recall, f1, auc (means over the samples seen) and the same at the end, `end_...`.
+    report: all that is known of the training, for JSON. trained_ages: the ages that training has shown the model, from
+    and to; None: without a bound. part: the data that the weights were learned on.
+    """
+
+    model: Model
+    keras: Any
+    history: list[Row]
+    recipe: Recipe
+    report: dict[str, Any]
+    trained_ages: tuple[int, int | None]
+    part: Sequences
+
+    def save(self, bundle: str | Path | None = None, keras: str | Path | None = None) -> None:
+        """Write the bundle, `model.stepstream`, and the Keras model; beside the bundle where only that is named."""
+        if bundle is not None:
+            self.model.save(bundle)
+            keras = Path(bundle).with_suffix(".keras") if keras is None else keras
+        if keras is not None:
+            self.keras.save(keras)
+
+
+def train(
+    data: Sequences,
+    recipe: Recipe | None = None,
+    *,
+    validation: Sequences | float | None = None,
+    network: Any | Callable[[Recipe, int], Any] | None = None,
+    progress: Progress | None = None,
+    folder: str | Path | None = None,
+) -> Training:
+    """Train on `data` as the recipe says.
+
+    validation: a part that plays no role in the weights, or the share of the streams to hold out for that; needed for
+    early stopping. network: a Keras model over scaled (time, features), which is copied, or a function (recipe,
+    features) that builds one; by default `stepstream.learn.network.default`. progress: called with the history's row
+    after each epoch. folder: where a checkpoint is written after each epoch; called again with the same arguments,
+    training goes on from there, to the same result as without the interruption.
+    Runs on the Keras back end that `KERAS_BACKEND` names, "jax" or "torch"; the same seed gives the same weights on the
+    same machine. Raises InputError, and BlockedError for a network that cannot step.
+    """
+    recipe = Recipe() if recipe is None else recipe
+    part, held = parts(data, recipe, validation)
+    begin = time.perf_counter()
+    scale = scaling(part)
+    weights = class_weights(part, recipe)
+    learner = Learner.of(part, recipe, network)
+    history = learner.fit(
+        seen := rows(part, recipe, scale, weights),
+        recipe,
+        None if held is None else rows(held, recipe, scale, loss="mean"),
+        by_position(part, recipe),
+        progress,
+        None if folder is None else Path(folder),
+        _identity(part, held, learner) if folder is not None else "",
+    )
+    whole = scaled(learner.core, scale.mean, scale.std)
+    ages = (1, None if recipe.carries else seen.longest)
+    model = load(whole, training_length=ages[1], features=part.features, classes=part.classes)
+    report = _report(part, held, recipe, learner.kind, scale, history)
+    report |= {
+        "trained_ages": list(ages),
+        "guards": [asdict(finding) for finding in leaks(part, held, model)],
+        "seconds": round(time.perf_counter() - begin, 3),
+    }
+    reports = {"training": report, "drift": reference(model, part)}
+    model = Model(replace(model.reading, trained_ages=ages, reports=reports), model.features, model.classes)
+    return Training(model, whole, history, recipe, report, ages, part)
+
+
+def parts(data: Sequences, recipe: Recipe, validation: Any) -> tuple[Sequences, Sequences | None]:
+    """The training and the validation part, or InputError."""
+    checked(data)
+    if validation is None:
+        if recipe.patience is not None:
+            raise InputError(
+                f"patience: expected none without a validation part, got {recipe.patience}; "
+                "give validation=0.25, or data of its own"
+            )
+        return data, None
+    if isinstance(validation, Real) and not isinstance(validation, bool):
+        return split(data, float(validation), recipe.seed)
+    if not isinstance(validation, Sequences):
+        raise InputError(f"validation: expected Sequences or a share, got {type(validation).__name__}")
+    for what in ("features", "classes", "per_sample"):
+        if getattr(validation, what) != getattr(data, what):
+            raise InputError(
+                f"validation: expected {what} {getattr(data, what)} as in the data, got {getattr(validation, what)}"
+            )
+    return data, validation
+
+
+def checked(data: Any) -> None:
+    """Raises InputError for anything but Sequences."""
+    if not isinstance(data, Sequences):
+        raise InputError(
+            f"data: expected Sequences, got {type(data).__name__}; stepstream.learn.data.sequences(X, y) makes them"
+        )
+
+
+def by_position(data: Sequences, recipe: Recipe) -> bool:
+    """Whether a sample's number in its row says how much of the sequence had been seen."""
+    return not data.per_sample and recipe.truncated is None
+
+
+def _identity(part: Sequences, held: Sequences | None, learner: Learner) -> str:
+    """SHA-256 of the data and the untrained weights, on this back end."""
+    digest = hashlib.sha256(repr((keras().backend.backend(), part.classes, part.features)).encode())
+    for data in (part, held):
+        for x, y, stream in zip(data.x, data.y, data.streams, strict=True) if data is not None else ():
+            digest.update(repr((x.shape, y.shape, stream)).encode() + x.tobytes() + y.tobytes())
+        digest.update(b"|")
+    for name, value in learner.initial.items():
+        if name.startswith("trainable"):
+            digest.update(repr(value.shape).encode() + value.tobytes())
+    return digest.hexdigest()
+
+
+def _report(
+    part: Sequences, held: Sequences | None, recipe: Recipe, kind: str, scale: Scaling, history: list[Row]
+) -> dict[str, Any]:
+    engine = keras().backend.backend()
+    return {
+        "recipe": recipe.to_dict(),
+        "outputs": kind,
+        "data": _about(part),
+        "validation": None if held is None else _about(held),
+        "features": list(part.features),
+        "classes": None if part.classes is None else list(part.classes),
+        "scaling": {"mean": scale.mean.tolist(), "std": scale.std.tolist(), "constant": list(scale.constant)},
+        "epochs": len(history),
+        "best_epoch": best_epoch(history) if held is not None else None,
+        "kept_epoch": best_epoch(history) if recipe.patience is not None else len(history),
+        "history": history,
+        "versions": {
+            "stepstream": __version__,
+            "keras": keras().__version__,
+            engine: sys.modules[engine].__version__,
+            "numpy": np.__version__,
+        },
+    }
+
+
+def _about(data: Sequences) -> dict[str, Any]:
+    lengths = data.lengths
+    labels = np.concatenate([np.atleast_1d(y) for y in data.y])
+    counts = None if data.classes is None else np.bincount(labels, minlength=len(data.classes)).tolist()
+    return {
+        "sequences": len(data),
+        "streams": len(set(data.streams)),
+        "samples": int(lengths.sum()),
+        "shortest": int(lengths.min()),
+        "longest": int(lengths.max()),
+        "labels": "per sample" if data.per_sample else "per sequence",
+        "by_class": None if data.classes is None or counts is None else dict(zip(data.classes, counts, strict=True)),
+    }

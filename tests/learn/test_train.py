@@ -1,0 +1,331 @@
+"""Training on small data, on the back end that KERAS_BACKEND names: what comes out, and that it can be relied on."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import stepstream
+from stepstream import BlockedError, InputError
+from stepstream.learn.data import folds, sequences
+from stepstream.learn.recipe import Recipe
+from stepstream.learn.sweep import sweep
+from stepstream.learn.train import train
+
+SMALL = Recipe(units=(6,), epochs=3, batch=8, rate=0.01)
+
+
+def steps(m=16, time=8, seed=0, classes=2):
+    """The mean of feature 0 says the class; feature 1 is far from zero and says nothing."""
+    rng = np.random.default_rng(seed)
+    y = np.arange(m) % classes
+    x = rng.normal(size=(m, time, 2)) + np.stack([y, 0 * y + 50], axis=-1)[:, None]
+    return sequences(x, y, features=["level", "other"])
+
+
+def keras_answers(model, x):
+    import keras
+
+    return keras.ops.convert_to_numpy(model(x, training=False))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled_once(tmp_path_factory):
+    """What is compiled in one test is there for the others."""
+    import jax
+
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("compiled")))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    yield
+    jax.config.update("jax_compilation_cache_dir", None)
+
+
+@pytest.fixture(scope="module")
+def training():
+    return train(steps(), replace(SMALL, units=(8, 4), epochs=40), validation=0.25)
+
+
+def test_the_model_answers_at_every_sample_as_keras_does_on_raw_samples(training):
+    x = np.stack(steps(m=6, time=20, seed=1).x)
+    ours = training.model.run(x)
+    assert ours.shape == (6, 20, 1)
+    np.testing.assert_allclose(ours, keras_answers(training.keras, x), atol=1e-5, rtol=1e-5)
+    assert training.model.features == ("level", "other")
+    assert training.model.training_length == 8
+    assert training.trained_ages == (1, 8)
+    assert training.model.verify(x).ok
+
+
+def test_it_learns(training):
+    first, last = training.history[0], training.history[-1]
+    assert last["validation_loss"] < first["validation_loss"]
+    test = steps(m=40, seed=2)
+    p = training.model.run(np.stack(test.x))[..., 0]
+    assert ((p[:, -1] > 0.5) == np.array(test.y)).mean() > 0.85
+
+
+def test_the_report_is_json_and_says_what_was_done(training):
+    report = json.loads(json.dumps(training.report))
+    assert report["data"]["sequences"] == 12
+    assert report["validation"]["sequences"] == 4
+    assert report["data"]["by_class"] == {"0": 6, "1": 6}
+    assert abs(report["scaling"]["mean"][1] - 50) < 1
+    assert len(report["history"]) == report["epochs"] == 40
+    assert report["recipe"]["units"] == [8, 4]
+    assert {"accuracy", "precision", "recall", "f1", "auc", "end_auc", "validation_loss"} <= set(report["history"][0])
+
+
+def test_the_report_says_what_gives_the_future_away():
+    x = np.random.default_rng(0).normal(size=(8, 20, 1))
+    x = (x - x.mean(axis=1, keepdims=True)) / x.std(axis=1, keepdims=True)
+    made = train(sequences(x, np.arange(8) % 2), replace(SMALL, epochs=1))
+    assert [g["name"] for g in made.report["guards"]] == ["normalised"]
+
+
+def test_the_keras_file_takes_raw_samples_and_loads(training, tmp_path):
+    training.save(keras=tmp_path / "model.keras")
+    x = np.stack(steps(m=3).x)
+    again = stepstream.load(tmp_path / "model.keras")
+    np.testing.assert_allclose(again.run(x), training.model.run(x), atol=1e-6)
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_does_not():
+    one, two, other = (train(steps(), replace(SMALL, seed=seed)).model.fingerprint for seed in (1, 1, 2))
+    assert one == two
+    assert one != other
+
+
+def test_scaling_is_learned_on_the_training_part_only():
+    data = steps()
+    far = sequences(np.stack(data.x) + 1000, np.array(data.y), features=data.features)
+    alone, beside = (train(data, SMALL, validation=v).report["scaling"] for v in (None, far))
+    assert alone == beside
+
+
+@pytest.mark.parametrize("recipe", [replace(SMALL, noise=0.1), replace(SMALL, state_passing=0.5, prefixes=0.5)])
+def test_going_on_after_an_interruption_changes_nothing(tmp_path, recipe):
+    recipe = replace(recipe, epochs=4, patience=2)
+    whole = train(steps(), recipe, validation=0.25)
+
+    class Stop(Exception):
+        pass
+
+    def stop(row):
+        if row["epoch"] == 2:
+            raise Stop
+
+    with pytest.raises(Stop):
+        train(steps(), recipe, validation=0.25, folder=tmp_path, progress=stop)
+    seen = []
+    again = train(steps(), recipe, validation=0.25, folder=tmp_path, progress=seen.append)
+    assert seen[0]["epoch"] == 3
+    assert again.history == whole.history
+    assert again.model.fingerprint == whole.model.fingerprint
+    done = train(steps(), recipe, validation=0.25, folder=tmp_path, progress=seen.append)
+    assert done.model.fingerprint == whole.model.fingerprint
+
+
+def test_a_checkpoint_of_something_else_is_refused(tmp_path):
+    recipe = replace(SMALL, epochs=1)
+    train(steps(), recipe, folder=tmp_path)
+    with pytest.raises(InputError, match="got one of another recipe"):
+        train(steps(), replace(recipe, rate=0.02), folder=tmp_path)
+    with pytest.raises(InputError, match="got one of other data"):
+        train(steps(seed=3), recipe, folder=tmp_path)
+    (tmp_path / "checkpoint.npz").write_bytes(b"PK")
+    with pytest.raises(InputError, match="damaged file"):
+        train(steps(), recipe, folder=tmp_path)
+
+
+def test_early_stopping_keeps_the_best_epoch():
+    recipe = replace(SMALL, epochs=60, patience=3, rate=0.3, clip=None)  # too fast: it gets worse soon
+    stopped = train(steps(), recipe, validation=0.25)
+    losses = [row["validation_loss"] for row in stopped.history]
+    best = int(np.argmin(losses)) + 1
+    assert len(losses) == best + 3
+    assert stopped.report["kept_epoch"] == best
+    until = train(steps(), replace(recipe, epochs=best, patience=None), validation=0.25)
+    assert until.model.fingerprint == stopped.model.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("changes", "classes", "outputs"),
+    [
+        ({"cell": "gru"}, 2, 1),
+        ({"cell": "rnn", "outputs": "classes"}, 2, 2),
+        ({"loss": "ramp", "class_weights": "balanced"}, 3, 3),
+        ({"window": 3, "state_passing": 0.5}, 2, 1),
+        ({"truncated": 3, "loss": "last", "cell": "gru"}, 3, 3),
+    ],
+)
+def test_every_way_gives_a_model(changes, classes, outputs):
+    made = train(steps(classes=classes), replace(SMALL, epochs=1, **changes), validation=0.25)
+    x = np.stack(steps(m=2, time=12).x)
+    assert made.model.run(x).shape == (2, 12, outputs)
+    np.testing.assert_allclose(made.model.run(x), keras_answers(made.keras, x), atol=1e-5)
+    carries = "state_passing" in changes or "truncated" in changes
+    assert made.trained_ages == ((1, None) if carries else (1, 8))
+    assert (made.model.training_length is None) == carries
+
+
+def test_regression_answers_in_the_units_of_the_labels():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(24, 6, 1))
+    y = 1000 + 50 * x.mean(axis=1)[:, 0]
+    made = train(sequences(x, y), replace(SMALL, epochs=120, dropout=0), validation=0.25)
+    assert {"mae", "rmse", "end_mae"} <= set(made.history[0])
+    error = made.model.run(x)[:, -1, 0] - y
+    assert np.sqrt((error**2).mean()) < 0.6 * y.std()
+
+
+def test_ragged_sequences_train_as_if_nothing_was_behind_their_ends():
+    data = steps(m=8)
+    ragged = sequences([x[: 3 + i % 5] for i, x in enumerate(data.x)], np.array(data.y), features=data.features)
+    recipe = replace(SMALL, epochs=2, batch=8, dropout=0)
+    made = train(ragged, recipe)
+    longer = sequences([*ragged.x, data.x[0]], [*map(int, ragged.y), 0], features=data.features)
+    weightless = replace(recipe, class_weights={"0": 1, "1": 1})
+    assert train(ragged, weightless).model.fingerprint == made.model.fingerprint
+    assert train(longer, recipe).trained_ages == (1, 8)
+    assert made.trained_ages == (1, 7)
+
+
+def test_an_own_network_is_trained_and_left_as_it_was():
+    import keras
+    from keras import layers
+
+    keras.utils.set_random_seed(0)
+    network = keras.Sequential(
+        [layers.Input((8, 2)), layers.GRU(5, return_sequences=True), layers.LSTM(4), layers.Dense(1, "sigmoid")]
+    )
+    before = [w.copy() for w in network.get_weights()]
+    made = train(steps(), SMALL, network=network)
+    assert all((a == b).all() for a, b in zip(before, network.get_weights(), strict=True))
+    x = np.stack(steps(m=3, time=11).x)
+    assert made.model.run(x).shape == (3, 11, 1), "its last recurrent layer answers at every sample"
+    np.testing.assert_allclose(made.model.run(x), keras_answers(made.keras, x), atol=1e-5)
+
+
+def test_an_untrained_own_network_gives_the_answers_it_gave():
+    """The conversion to answers at every sample is exact: at a window's end they are those of the original."""
+    import keras
+    from keras import layers
+
+    from stepstream.learn.network import own
+
+    network = keras.Sequential(
+        [layers.Input((8, 2)), layers.LSTM(4), layers.BatchNormalization(), layers.Dense(3), layers.Softmax()]
+    )
+    model, kind = own(network, SMALL, 2, 3)
+    x = np.stack(steps(m=3).x)
+    assert kind == "classes"
+    np.testing.assert_allclose(keras_answers(model, x)[:, -1], keras_answers(network, x), atol=1e-6)
+
+
+def test_a_builder_gets_the_recipe():
+    import keras
+    from keras import layers
+
+    def build(recipe, features):
+        x = layers.Input((None, features))
+        y = layers.LSTM(recipe.units[0], return_sequences=True)(x)
+        return keras.Model(x, layers.TimeDistributed(layers.Dense(2, activation="softmax"))(y))
+
+    made = train(steps(), replace(SMALL, state_passing=0.5), network=build)
+    assert made.report["outputs"] == "classes"
+    assert made.model.fingerprint == train(steps(), replace(SMALL, state_passing=0.5), network=build).model.fingerprint
+
+
+def layers_of(*inner, shape=(8, 2)):
+    import keras
+
+    return keras.Sequential([keras.layers.Input(shape), *inner])
+
+
+def test_networks_that_cannot_be_are_refused():
+    from keras import layers
+
+    refused = [
+        (layers_of(layers.LSTM(4, return_sequences=True), layers.Flatten(), layers.Dense(1, "sigmoid")), "Flatten"),
+        (layers_of(layers.LSTM(4), layers.RepeatVector(8), layers.Dense(1, "sigmoid")), "network|RepeatVector"),
+        (layers_of(layers.LSTM(4), layers.Dense(1)), "expected a last layer with activation 'sigmoid'"),
+        (layers_of(layers.LSTM(4), layers.Dense(5, "softmax")), "expected 1 .binary. or 2 .classes. outputs"),
+        (layers_of(layers.LSTM(4), layers.Dense(1, "sigmoid"), shape=(8, 3)), "expected one input of .time, 2."),
+        ("lstm", "expected a Keras model or a function"),
+        (lambda recipe, features: None, "expected a function that returns a Keras model"),
+    ]
+    for network, said in refused:
+        with pytest.raises((InputError, BlockedError), match=said):
+            train(steps(), SMALL, network=network)
+    both = layers_of(layers.Bidirectional(layers.LSTM(4, return_sequences=True)), layers.Dense(1, "sigmoid"))
+    with pytest.raises(BlockedError, match="Bidirectional"):
+        train(steps(), SMALL, network=both)
+    inner = layers_of(layers.LSTM(4, return_sequences=True), shape=(None, 2))
+    nested = layers_of(inner, layers.Dense(1, "sigmoid"), shape=(None, 2))
+    with pytest.raises(InputError, match="expected recurrent layers alone to remember samples"):
+        train(steps(), replace(SMALL, truncated=4), network=nested)
+
+
+def test_arguments_that_do_not_fit_are_refused():
+    with pytest.raises(InputError, match="expected Sequences, got list"):
+        train([1, 2], SMALL)
+    with pytest.raises(InputError, match="patience: expected none without a validation part"):
+        train(steps(), replace(SMALL, patience=2))
+    with pytest.raises(InputError, match="validation: expected classes"):
+        train(steps(), SMALL, validation=steps(classes=3))
+    with pytest.raises(InputError, match="outputs: expected classes, as there are 3 of them"):
+        train(steps(classes=3), replace(SMALL, outputs="binary"))
+    with pytest.raises(InputError, match="outputs: expected binary or classes"):
+        train(steps(), replace(SMALL, outputs="regression"))
+    with pytest.raises(InputError, match="lower the rate"):
+        train(sequences(np.full((4, 3, 1), 1.0), [0.5, 1e30, 2, 3], regression=True), replace(SMALL, rate=1e30))
+
+
+def test_a_sweep_says_which_recipe_is_best_and_trains_like_train():
+    data, recipe = steps(m=12), replace(SMALL, epochs=2)
+    told = []
+    found = sweep(data, recipe, losses=["last", "mean"], noises=[0, 0.1], k=2, progress=lambda *a: told.append(a))
+    table = found.table()
+    assert [(r["loss"], r["noise"]) for r in table] == [
+        (t.recipe.loss, t.recipe.noise) for t in sorted(found.tried, key=lambda t: t.loss)
+    ]
+    assert len(table) == 4
+    assert len(told) == 4 * 2 * 2
+    assert (found.best.loss, found.best.noise) == (table[0]["loss"], table[0]["noise"])
+    assert found.best.epochs == table[0]["epochs"]
+    alone = [
+        train(part, found.tried[0].recipe, validation=held).history[-1]["validation_loss"]
+        for part, held in folds(data, 2, recipe.seed)
+    ]
+    np.testing.assert_allclose(found.tried[0].curve[-1], np.mean(alone), rtol=1e-4)
+
+
+@pytest.mark.slow
+def test_the_other_back_end_gives_the_same_kind_of_result():
+    code = """
+import numpy as np
+from stepstream.learn.data import sequences
+from stepstream.learn.recipe import Recipe
+from stepstream.learn.train import train
+
+rng = np.random.default_rng(0)
+y = np.arange(16) % 2
+data = sequences(rng.normal(size=(16, 6, 2)) + y[:, None, None], y)
+for changes in ({"epochs": 8}, {"epochs": 1, "state_passing": 0.5, "prefixes": 0.5}, {"epochs": 1, "truncated": 4}):
+    recipe = Recipe(units=(6,), batch=8, rate=0.03, **changes)
+    one, two = (train(data, recipe, validation=0.25) for _ in range(2))
+    assert one.model.fingerprint == two.model.fingerprint
+    x = np.stack(data.x)
+    np.testing.assert_allclose(one.model.run(x), one.keras(x).detach().numpy(), atol=1e-5)
+    if changes["epochs"] == 8:
+        assert one.history[-1]["validation_loss"] < one.history[0]["validation_loss"]
+    print(sorted(one.report["versions"]))
+"""
+    env = {**os.environ, "KERAS_BACKEND": "torch"}
+    out = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False)
+    assert out.returncode == 0, out.stderr
+    assert out.stdout.splitlines() == ["['keras', 'numpy', 'stepstream', 'torch']"] * 3
