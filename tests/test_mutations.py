@@ -41,6 +41,7 @@ RUN = "tests/cli/test_run.py"
 RESUME = "tests/cli/test_resume.py"
 ROWS = "tests/cli/test_rows.py"
 FILES = "tests/formats/test_keras_files.py"
+BUNDLE = "tests/formats/test_bundle.py"
 CONFORMANCE = "tests/stores/test_conformance.py"
 SQLITE = "tests/stores/test_sqlite_faults.py"
 REDIS = "tests/stores/test_redis_faults.py"
@@ -119,7 +120,7 @@ MUTATIONS = {
     "age not saved": ("live/snapshot.py", 'group.attrs["age"] = -1 if state.age is None else state.age', 'group.attrs["age"] = 0', SNAPSHOT),
     "another model's state accepted": ("live/snapshot.py", "if theirs != ours:", 'if theirs != ours and key != "fingerprint":', SNAPSHOT),
     "another windowing's state accepted": ("live/snapshot.py", "if theirs != ours:", 'if theirs != ours and key != "windowing":', SNAPSHOT),
-    "the old file overwritten in place": ("live/snapshot.py", 'with open(temporary, "xb") as f:', 'with open(target, "wb") as f:', SNAPSHOT),
+    "the old file overwritten in place": ("formats/files.py", 'with open(temporary, "xb") as f:', 'with open(target, "wb") as f:', SNAPSHOT),
     "a state's columns in another order": ("live/snapshot.py", "row[columns] = file.array(name).reshape(-1)", "row[columns] = file.array(name).reshape(-1)[::-1]", SNAPSHOT),
     "the recipe's layout for a ring": ("live/snapshot.py", "windowing.on(executor)[1] is executor", "True", SLIDING),
     "the recipe's layout for a layer that is called twice": ("live/snapshot.py", "len(indices) == len(stateful)", "True", SNAPSHOT),
@@ -155,6 +156,15 @@ MUTATIONS = {
     "bits compared with a tolerance": ("testing.py", "float(d.max(initial=0)), where, 0, not differs.any())", "float(d.max(initial=0)), where, 0, True)", VERIFY),
     "a stateful reference not reset": ("reference.py", "        for layer in self._stateful:\n            layer.reset_states()", "        pass", REFERENCE),
     "a stateful reference that forgets taken as a proof": ("reference.py", "if len(ends) > 1 and all(", "if False and all(", REFERENCE),
+    # bundles
+    "a damaged bundle taken": ("formats/bundle_file.py", "if data[SUM] != total.encode():", "if False:", BUNDLE),
+    "check vectors not compared": ("vectors.py", "if error <= TOLERANCE:", "if True:", BUNDLE),
+    "check vectors of another graph kept": ("model.py", "known.fingerprint == self.fingerprint", "True", BUNDLE),
+    "arrays that overlap": ("formats/bundle_file.py", 'if entry["data_offsets"] == [at, end] else None', "", BUNDLE),
+    "another graph under a fingerprint": ("formats/bundle.py", 'if fingerprint != model["fingerprint"]:', "if False:", BUNDLE),
+    "a second scale": ("model.py", "if any(node.is_scale for node in reading.graph.nodes):", "if False:", BUNDLE),
+    "parameters of any type": ("ops/declared.py", "if not op.params[name].fits(value):", "if False:", BUNDLE),
+    "weights that no node uses": ("formats/bundle_graph.py", "if unused := set(arrays) - used:", "if unused := set():", BUNDLE),
     # the command line
     "an input taken up one record too far": ("cli/job.py", "passing.left = n - 1", "passing.left = n", RESUME),
     "the output not cut back": ("cli/sink.py", "        if before.same_input:\n            return done", "", RESUME),
