@@ -117,18 +117,16 @@ class _Jax(Stepper):
             value = ops.sum(losses(kind, y, z) * w) / ops.maximum(ops.sum(w), 1e-12)
             return value + sum(extra), (value, other, finals)
 
-        @jax.jit
         def update(trainable: Any, other: Any, own: Any, inputs: Any, y: Any, w: Any) -> Any:
             grads, (value, other, finals) = jax.grad(loss, has_aux=True)(trainable, other, inputs, y, w)
             trainable, own = optimiser.stateless_apply(own, grads, trainable)
             return (trainable, other, own), value, finals
 
-        @jax.jit
         def answers(trainable: Any, other: Any, inputs: Any) -> Any:
             outputs, _ = model.stateless_call(trainable, other, inputs, training=False)
             return outputs if isinstance(outputs, list | tuple) else [outputs]
 
-        self._update, self._answers = update, answers
+        self._update, self._answers = jax.jit(update), jax.jit(answers)
         self._compiled: dict[Any, Any] = {}
 
     def _run(self, function: Any, *arguments: Any) -> Any:
