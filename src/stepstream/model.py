@@ -231,8 +231,13 @@ class Model:
         return tuple(self._specs[source].shape[0] for _, source in self._given)
 
     def with_graph(self, graph: Graph) -> Model:
-        """The same model, names, training length and provenance, over another graph: one that is calibrated, say."""
-        return Model(replace(self.reading, graph=graph), self.features, self.classes)
+        """The same model, names, training length and provenance, over another graph: one that is calibrated, say.
+
+        The names of two classes go with the sigmoid whose one unit stands for both.
+        """
+        pair = self.classes is not None and len(self.classes) == 2 and self.output_sizes == (1,)
+        classes = None if pair and not _is_binary(graph) else self.classes
+        return Model(replace(self.reading, graph=graph, classes=classes), self.features, classes)
 
     @cached_property
     def index_columns(self) -> Mapping[int, int]:

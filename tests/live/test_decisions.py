@@ -14,7 +14,7 @@ from engines import WINDOWINGS, DictStore
 
 from make import RULE, SCALE, deciding, graph_model, model_of, question, recurrent
 from stepstream import Engine, InputError
-from stepstream.graph.attach import calibrated, with_trigger
+from stepstream.graph.attach import calibrated, logits, with_trigger
 from stepstream.graph.ir import TimeRole
 from stepstream.ops.executor import NumpyExecutor
 
@@ -275,6 +275,7 @@ def test_two_classes_of_one_unit_have_names():
     named = type(model)(model.reading, classes=["no", "yes"])
     both = named.with_graph(with_trigger(calibrated(model.graph, SCALE), RULE))
     assert both.classes == ("no", "yes")
+    assert named.with_graph(logits(model.graph)).classes is None  # a logit is no probability of either
     for wrong in (["yes", "yes"], ["no", "yes", "perhaps"]):
         with pytest.raises(InputError, match="classes: expected"):
             type(model)(model.reading, classes=wrong)
