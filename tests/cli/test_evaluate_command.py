@@ -72,6 +72,8 @@ def test_a_table_with_keys_and_what_was_trained_on(path, tmp_path):
     ],
 )
 def test_what_is_refused(path, data, options, words):
+    if "--png" in options:
+        pytest.importorskip("matplotlib")
     out = run("evaluate", path, data, *[o.format(data=data) for o in options], code=2)
     assert words in out.stderr.decode()
     assert out.stdout == b""

@@ -1,6 +1,7 @@
 """`stepstream train`: from a CSV to a model that `stepstream run` takes."""
 
 import json
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import pytest
 import stepstream
 from command import run
 
+trains = pytest.mark.skipif(not all(map(find_spec, ("keras", "jax"))), reason="needs keras and jax")
 QUICK = ("--label", "label", "--key", "key", "--units", "4", "--epochs", "2", "--batch", "8")
 
 
@@ -24,6 +26,7 @@ def table(tmp_path):
     return path
 
 
+@trains
 def test_from_a_table_to_a_model(table, tmp_path):
     out = tmp_path / "model.keras"
     arguments = ("train", table, *QUICK, "--validation", "0.25", "--keras", out, "--folder", tmp_path / "checkpoints")
@@ -38,6 +41,7 @@ def test_from_a_table_to_a_model(table, tmp_path):
     assert "accuracy" in shown
 
 
+@trains
 def test_a_sweep_and_a_recipe_file(table, tmp_path):
     recipe = tmp_path / "recipe.json"
     recipe.write_text(json.dumps({"units": [3], "cell": "gru", "epochs": 1, "batch": 8}))

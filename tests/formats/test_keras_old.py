@@ -124,9 +124,17 @@ def test_commands_take_the_architecture_too(name, tmp_path):
     case = CASES["keras_1_gru-theano"]
     weights, architecture = write_apart(tmp_path / "weights.h5", case), tmp_path / "model.json"
     architecture.write_text(case.json())
-    more = {"run": ["--no-header"], "bundle": [str(tmp_path / "model.stepstream")]}.get(name, [])
+    out, data = tmp_path / "model.stepstream", tmp_path / "data.npz"
+    x = np.random.default_rng(0).normal(size=(12, 7, stepstream.load(write_whole(tmp_path / "a.h5", case)).n_features))
+    np.savez(data, X=x, y=np.arange(12) % 4)
+    more = {"run": ["--no-header"], "bundle": [out], "evaluate": [data]}.get(name, [])
+    if name in {"calibrate", "decide"}:
+        more = [data, "--out", out]
     assert b"--architecture" in run(name, weights, *more, data=b"", code=2).stderr
-    assert run(name, weights, "--architecture", architecture, *more, data=b"").stdout
+    if data in more:  # what comes next is that this model gives no probabilities
+        assert b"probabilities" in run(name, weights, "--architecture", architecture, *more, data=b"", code=2).stderr
+    else:
+        assert run(name, weights, "--architecture", architecture, *more, data=b"").stdout
 
 
 def test_weights_that_do_not_fit_the_architecture(tmp_path):

@@ -9,7 +9,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-import stepstream
+pytest.importorskip("keras")
+pytest.importorskip("jax")
+import stepstream  # (importorskip comes first)
 from stepstream import BlockedError, InputError
 from stepstream.learn.data import folds, sequences
 from stepstream.learn.recipe import Recipe
