@@ -162,7 +162,7 @@ MUTATIONS = {
     "check vectors of another graph kept": ("model.py", "known.fingerprint == self.fingerprint", "True", BUNDLE),
     "arrays that overlap": ("formats/bundle_file.py", 'if entry["data_offsets"] == [at, end] else None', "", BUNDLE),
     "another graph under a fingerprint": ("formats/bundle.py", 'if fingerprint != model["fingerprint"]:', "if False:", BUNDLE),
-    "a second scale": ("model.py", "if any(node.is_scale for node in reading.graph.nodes):", "if False:", BUNDLE),
+    "a second scale": ("model.py", "input_scale(reading.graph) is not None:", "False:", BUNDLE),
     "parameters of any type": ("ops/declared.py", "if not op.params[name].fits(value):", "if False:", BUNDLE),
     "weights that no node uses": ("formats/bundle_graph.py", "if unused := set(arrays) - used:", "if unused := set():", BUNDLE),
     # the command line

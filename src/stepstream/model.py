@@ -22,7 +22,7 @@ from stepstream.formats.files import path_of
 from stepstream.formats.reading import Reading
 from stepstream.graph.attach import attached_to, has_trigger, n_classes
 from stepstream.graph.ir import Array, Graph, TimeRole
-from stepstream.graph.passes import drop_identities, scale_input
+from stepstream.graph.passes import drop_identities, input_scale, scale_input
 from stepstream.graph.validate import validate
 from stepstream.kernel.executor import executor_for
 from stepstream.live.stream import Stream
@@ -45,9 +45,9 @@ def load(
     """Read a trained model; Keras is not needed and no code from a file is run.
 
     path_or_keras_model: a `.keras`, `.h5` or `.stepstream` file, or a Keras model in memory (its weights are copied).
-    training_length: samples per window in training; overrides what the model says.
+    training_length: samples per window in training; overrides what the model says, and with it the trained ages.
     scale: (mean, std), each (features,) or one number; (x - mean) / std is applied before the first layer. Refused for
-    a bundle that has a scale already.
+    a bundle that scales its input already, be it by a layer of its own.
     features, classes: names of the inputs and of the outputs; of one sigmoid unit also of both classes. Override those
     of a bundle.
     architecture: for a file of weights alone, what `model.to_json()` wrote, as a path or as text.
@@ -67,9 +67,10 @@ def load(
             raise InputError(
                 f"training_length: expected {n}, got {training_length}: the model flattens windows of {n} samples"
             )
-        reading = replace(reading, training_length=int(training_length))
+        if training_length != reading.training_length:  # the ages that were said go with the length that was said
+            reading = replace(reading, training_length=int(training_length), trained_ages=None)
     if reading.graph is not None and scale is not None:
-        if any(node.is_scale for node in reading.graph.nodes):
+        if proven is not None and input_scale(reading.graph) is not None:
             raise InputError("scale: expected none, as the model has one already: a bundle keeps it; leave it out")
         try:
             mean, std = scale
@@ -111,7 +112,6 @@ class Model:
         self.features = _names("features", reading.features if features is None else features)
         self.classes = _names("classes", reading.classes if classes is None else classes)
         if reading.graph is not None:
-            self._given = reading.graph.outputs[:-1] if has_trigger(reading.graph) else reading.graph.outputs
             self._executor, self._runs_on = executor_for(drop_identities(reading.graph))
             self._specs = validate(reading.graph)
             self._check_names("features", self.features, self.n_features)
@@ -209,6 +209,11 @@ class Model:
     def window_length(self) -> int | None:
         """n for a model that flattens windows of n samples, and has answers for those alone; else None."""
         return self.graph.window
+
+    @cached_property
+    def _given(self) -> tuple[tuple[str, str], ...]:
+        """The outputs without the decision."""
+        return self.graph.outputs[:-1] if has_trigger(self.graph) else self.graph.outputs
 
     @property
     def decides(self) -> bool:

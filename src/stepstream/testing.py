@@ -21,6 +21,7 @@ from stepstream.arrays import float32
 from stepstream.errors import ContractError, InputError
 from stepstream.graph.attach import uncalibrated
 from stepstream.graph.ir import Array, TimeRole
+from stepstream.graph.passes import input_scale
 from stepstream.live.answers import answered
 from stepstream.live.sliding import Recompute
 from stepstream.live.state import Executor
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 TOLERANCE = 1e-5
 MAX_POSITIONS = 50  # that are compared with the whole pass, each of which costs as much as all samples up to there
+LARGEST = 1e30  # sample that is made: scales may be absurd
 
 
 @dataclass(frozen=True)
@@ -80,11 +82,17 @@ class Verification:
 
 
 def samples(model: Model, streams: int = 4, time: int | None = None, seed: int = 0) -> Array:
-    """Random samples that the model takes, float32 (streams, time, features); the same for the same seed."""
+    """Random samples, float32 (streams, time, features), where the model's scaling expects them; the same for the same
+    seed.
+    """
     time = time or model.window_length or min(model.training_length or 12, 24)
     rng = np.random.default_rng(seed)
     shape = (streams, time, model.n_features)
-    x = rng.normal(size=shape).astype(np.float32)
+    drawn, scale = rng.normal(size=shape), input_scale(model.graph)
+    if scale is not None:
+        mean, std = scale
+        drawn = np.clip(drawn * std + mean, -LARGEST, LARGEST)
+    x = drawn.astype(np.float32)
     for column, count in model.index_columns.items():
         x[..., column] = rng.integers(0, count, shape[:2])
     for name, spec in model.graph.inputs:
@@ -406,7 +414,7 @@ def _expected(model: Model, x: Array, expected: Array) -> Check:
 
 
 def _scaled(model: Model, x: Array) -> Array:
-    """x as it comes out of `load(scale=...)`, of which the reference knows nothing."""
+    """x as it comes out of `load(scale=...)`, of which the reference knows nothing; a layer's scale is its own too."""
     x = x.copy()
     for node in model.graph.nodes:
         if node.is_scale:

@@ -19,7 +19,7 @@ from test_hostile import opened_by_a_child
 import make
 import stepstream
 from make import EXAMPLES, dense, graph_model, model_of, question, recurrent
-from stepstream import BlockedError, Engine, InputError, Model, ModelFileError, limits
+from stepstream import BlockedError, Engine, InputError, Model, ModelFileError, limits, vectors
 from stepstream.formats import bundle, bundle_file
 from stepstream.formats.bundle_graph import built
 from stepstream.formats.reading import CheckVectors, Provenance, Reading
@@ -179,6 +179,13 @@ def test_arguments_of_load_override_or_are_refused(motions, path):
             stepstream.load(path, **wrong)
 
 
+def test_the_trained_ages_go_with_the_training_length(path):
+    model = question()
+    Model(replace(model.reading, trained_ages=(1, 7))).save(path)
+    assert stepstream.load(path, training_length=7).trained_ages == (1, 7)
+    assert stepstream.load(path, training_length=5).trained_ages is None
+
+
 def test_a_scale_is_put_in_front_of_a_bundle_that_has_none(motions, path):
     plain = stepstream.load(motions / "model.keras")
     plain.save(path)
@@ -186,6 +193,32 @@ def test_a_scale_is_put_in_front_of_a_bundle_that_has_none(motions, path):
     assert scaled.fingerprint == stepstream.load(motions / "model.keras", scale=(0, 2)).fingerprint
     scaled.save(path)  # with check vectors of its own
     assert stepstream.load(path).fingerprint == scaled.fingerprint
+
+
+LINEAR = ("activation", {"activation": {"name": "linear"}}, {})
+OWN_SCALES = [
+    ("standardise", {}, {"mean": np.array([100, -5, 0]), "std": np.array([10, 0.1, 1])}),
+    ("scale", {}, {"factor": np.array([0.1, 10, 1]), "offset": np.array([-10, 50, 0])}),
+]
+
+
+@pytest.mark.parametrize("first", [[], [LINEAR]])
+@pytest.mark.parametrize("scale", OWN_SCALES)
+def test_a_bundle_that_scales_by_a_layer_takes_no_second_scale(scale, first, path):
+    model_of(*first, scale, recurrent("lstm", 3, 4), dense(4, 1)).save(path)
+    with pytest.raises(InputError, match="one already"):
+        stepstream.load(path, scale=(0, 2))
+
+
+@pytest.mark.parametrize("scale", OWN_SCALES)
+def test_samples_lie_where_a_layer_expects_them(scale, path):
+    model = model_of(LINEAR, scale, recurrent("lstm", 3, 4), dense(4, 1))
+    x = (samples(model, streams=50) - np.array([100, -5, 0])) / np.array([10, 0.1, 1])
+    np.testing.assert_allclose(x.mean(axis=(0, 1)), 0, atol=0.2)
+    np.testing.assert_allclose(x.std(axis=(0, 1)), 1, atol=0.2)
+    model.save(path)
+    x = (stepstream.load(path).reading.vectors.x - np.array([100, -5, 0])) / np.array([10, 0.1, 1])
+    assert 1 < np.abs(x).max() < 2.01
 
 
 def test_the_window_of_a_flattened_model_cannot_be_overridden(path):
@@ -199,6 +232,13 @@ def test_a_model_that_cannot_step_is_not_saved(path):
     with pytest.raises(BlockedError, match="both"):
         blocked.save(path)
     assert not path.exists()
+
+
+@pytest.mark.parametrize("name", ["output_names", "output_sizes", "decides", "calibrated", "graph", "fingerprint"])
+def test_a_model_that_cannot_step_says_so_wherever_it_is_asked(name):
+    blocked = Model(Reading(None, (), (blocker("both", "Bidirectional"),), 7, Provenance("test", "test")))
+    with pytest.raises(BlockedError, match="both"):
+        getattr(blocked, name)
 
 
 LOOP: list = []
@@ -493,6 +533,51 @@ def test_what_is_made_up_is_refused(change, arguments, message, saved, path):
     assert message in refused(path, joined(values, arrays))
 
 
+def swapped(graph):
+    graph["outputs"].reverse()
+
+
+def alone(graph):
+    del graph["outputs"][0]
+
+
+def renamed(graph):
+    graph["outputs"][1][0] = "other"
+
+
+def one_more_output(graph):
+    graph["outputs"].insert(0, ["more", "n0"])
+
+
+def no_output(graph):
+    del graph["outputs"][1]
+
+
+def over_another(graph):
+    graph["nodes"][-1]["inputs"] = ["n0"]
+
+
+def taken_by_another(graph):
+    again = {"op": "activation", "params": {"activation": {"name": "tanh"}}, "weights": {}}
+    graph["nodes"].append({**graph["nodes"][-1], "id": "z", "inputs": ["trigger"], **again})
+
+
+def state_taken_by_another(graph):
+    taken_by_another(graph)
+    graph["nodes"][-1]["inputs"] = ["trigger#streak"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [swapped, alone, renamed, one_more_output, no_output, over_another, taken_by_another, state_taken_by_another],
+)
+def test_a_trigger_anywhere_else_is_refused(change, path):
+    make.deciding().save(path)
+    values, arrays = parted(path.read_bytes())
+    change(values["graph"])
+    assert "node 'trigger': expected a trigger over the only output" in refused(path, joined(values, arrays))
+
+
 def test_another_graph_under_the_old_fingerprint_is_refused(saved, path):
     values, arrays = parted(saved)
     params(values, arrays, activation={"name": "tanh"})
@@ -600,9 +685,9 @@ def test_limits_hold_for_what_is_saved_too(path, monkeypatch):
 def test_check_vectors_lie_where_the_scaling_expects_samples(motions, path):
     mean, std = np.array([100, -5, 0]), np.array([10, 0.1, 1])
     stepstream.load(motions / "model.keras", scale=(mean, std)).save(path)
-    vectors = stepstream.load(path).reading.vectors
-    assert vectors.x.shape == (3, 32, 3)  # of a training length of 100
-    scaled = (vectors.x - mean) / std
+    x = stepstream.load(path).reading.vectors.x
+    assert x.shape == (3, 32, 3)  # of a training length of 100
+    scaled = (x - mean) / std
     assert np.abs(scaled).max() < 2.01
     assert scaled.std(axis=(0, 1)).min() > 1
 
@@ -631,6 +716,22 @@ def test_every_load_runs_the_check_vectors_on_what_will_serve(path, monkeypatch)
             message = refused(path, joined(copy.deepcopy(values), moved))
             assert "check vectors: expected the outputs that the file was saved with" in message
             assert "0.001" in message
+
+
+@pytest.mark.parametrize("units", [1, 3])
+def test_of_a_model_that_decides_outputs_and_decisions_are_checked(units, path, monkeypatch):
+    make.deciding(units).save(path)
+    values, arrays = parted(path.read_bytes())
+    numbers, decided = arrays["check/y"].copy(), arrays["check/y"].copy()
+    numbers[..., 0] += 1e-3
+    decided[1, 4, -1] += 1
+    for wrong, position in ((numbers, None), (decided, 4)):
+        message = refused(path, joined(copy.deepcopy(values), {**arrays, "check/y": wrong}))
+        assert "check vectors: expected the outputs that the file was saved with" in message
+        assert position is None or f"at sample {position}" in message
+    monkeypatch.setattr(vectors, "TOLERANCE", -1.0)  # as if float32 could do no better: the long way
+    make.deciding(units).save(path)
+    assert stepstream.load(path).decides
 
 
 def test_a_bundle_without_check_vectors_is_refused_unless_its_samples_cost_too_much(path, monkeypatch):

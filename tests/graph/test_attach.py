@@ -196,7 +196,15 @@ def test_names_that_are_taken_stay_their_owners():
     nodes = tuple(
         replace(n, id=renamed[n.id], inputs=tuple(renamed.get(i, i) for i in n.inputs)) for n in model.graph.nodes
     )
-    graph = replace(model.graph, nodes=nodes, outputs=(("decision", "trigger"),))
+    graph = replace(model.graph, nodes=nodes, outputs=(("y", "trigger"),))
     full = with_trigger(calibrated(graph, SCALE), RULE)
     assert len({n.id for n in full.nodes}) == len(full.nodes)
     assert uncalibrated(without_trigger(full)) == graph
+
+
+def test_an_output_that_is_called_decision_takes_no_trigger():
+    graph = question().graph
+    named = replace(graph, outputs=(("decision", graph.outputs[0][1]),))
+    with pytest.raises(InputError, match=r"expected an output of another name, got 'decision'.*rename the layer"):
+        with_trigger(named, RULE)
+    assert attached_to(calibrated(named, SCALE)).scale.tolist() == SCALE.tolist()

@@ -6,10 +6,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from make import dense, model_of, question, random, recurrent
+from make import dense, graph_model, model_of, question, random, recurrent
 from stepstream.errors import GraphError
 from stepstream.graph.ir import Graph, Node, TensorSpec, TimeRole
-from stepstream.graph.passes import drop_identities, scale_input
+from stepstream.graph.passes import drop_identities, input_scale, scale_input
 from stepstream.graph.validate import validate
 from stepstream.ops.executor import NumpyExecutor
 
@@ -146,3 +146,21 @@ def test_time_roles():
         "lstm_0": "sequence", "activation_1": "sequence", "lstm_2": "latest", "activation_3": "latest",
         "dense_4": "latest",
     }  # fmt: skip
+
+
+def test_the_scale_at_the_input_is_found_whoever_put_it_there():
+    inputs = {"a": ((2,), TimeRole.SEQUENCE), "b": ((2,), TimeRole.SEQUENCE), "c": ((1,), TimeRole.STATIC)}
+    nodes = [
+        ("dropout", "activation", ["a"], {"activation": {"name": "linear"}}, {}),
+        ("norm", "standardise", ["dropout"], {}, {"mean": np.array([3.0, 4.0]), "std": np.array(2.0)}),
+        ("rescaled", "scale", ["b"], {}, {"factor": np.array([0.5, 0.0]), "offset": np.array([-1.0])}),
+        ("all", "concatenate", ["norm", "rescaled", "c"], {"axis": -1}, {}),
+        ("later", "standardise", ["all"], {}, {"mean": np.array(1.0), "std": np.array(9.0)}),
+    ]
+    graph = graph_model(inputs, nodes, ["later"]).graph
+    mean, std = input_scale(graph)
+    assert mean.tolist() == [3, 4, 2, 1, 0]
+    assert std.tolist() == [2, 2, 2, 1, 1]
+    assert input_scale(question().graph) is None
+    mean, std = input_scale(scale_input(question().graph, [1, 2, 3], 5))
+    assert (mean.tolist(), std.tolist()) == ([1, 2, 3], [5, 5, 5])

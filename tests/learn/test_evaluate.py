@@ -173,11 +173,15 @@ def test_no_zero_padding_of_a_few_streams(adding):
     assert evaluate(adding, last_four(m=4)).padded == {}
 
 
-def test_zero_padding_behind_a_scale_fills_with_what_becomes_zero(adding):
+@pytest.mark.parametrize("by_a_layer", [False, True])
+def test_zero_padding_behind_a_scale_fills_with_what_becomes_zero(adding, by_a_layer):
     from stepstream.graph.passes import scale_input
     from stepstream.model import Model
 
-    scaled = Model(replace(adding.reading, graph=scale_input(adding.reading.graph, [3.0], [2.0])))
+    graph = scale_input(adding.reading.graph, [3.0], [2.0])
+    if by_a_layer:
+        graph = replace(graph, nodes=tuple(replace(n, is_scale=False) for n in graph.nodes))
+    scaled = Model(replace(adding.reading, graph=graph))
     data = last_four()
     moved = sequences([x * 2 + 3 for x in data.x], list(data.y), features=["load"])
     for a, b in zip(evaluate(scaled, moved).padded.values(), evaluate(adding, data).padded.values(), strict=True):

@@ -17,6 +17,7 @@ from stepstream.learn.data import folds, sequences
 from stepstream.learn.recipe import Recipe
 from stepstream.learn.sweep import sweep
 from stepstream.learn.train import train
+from stepstream.testing import samples
 
 SMALL = Recipe(units=(6,), epochs=3, batch=8, rate=0.01)
 
@@ -60,6 +61,13 @@ def test_the_model_answers_at_every_sample_as_keras_does_on_raw_samples(training
     assert training.model.training_length == 8
     assert training.trained_ages == (1, 8)
     assert training.model.verify(x).ok
+
+
+def test_it_scales_by_itself_and_its_bundle_takes_no_second_scale(training, tmp_path):
+    training.model.save(tmp_path / "model.stepstream")
+    with pytest.raises(InputError, match="one already"):
+        stepstream.load(tmp_path / "model.stepstream", scale=([0, 50], [1, 1]))
+    assert samples(training.model)[..., 1].mean() == pytest.approx(50, abs=1)
 
 
 def test_it_learns(training):

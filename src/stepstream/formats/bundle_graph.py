@@ -8,6 +8,7 @@ from typing import Any
 from stepstream import limits
 from stepstream.arrays import short
 from stepstream.errors import GraphError, InputError, ModelFileError
+from stepstream.graph.attach import DECISION, stray_trigger
 from stepstream.graph.ir import Array, Graph, Node, TensorSpec, TimeRole, frozen_json, thawed
 from stepstream.graph.validate import validate
 from stepstream.ops import REGISTRY
@@ -98,6 +99,11 @@ def built(data: Any, arrays: Mapping[str, Array], where: str) -> Graph:
         validate(graph)
     except GraphError as e:
         raise ModelFileError(f"{where}: {e}") from e
+    if (stray := stray_trigger(graph)) is not None:
+        raise ModelFileError(
+            f"{where}: node {stray!r}: expected a trigger over the only output, itself the source of a last one called "
+            f"{DECISION!r} and of nothing else, got the outputs {short(thawed(outputs))}"
+        )
     return graph
 
 

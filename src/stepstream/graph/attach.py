@@ -15,7 +15,7 @@ import numpy as np
 
 from stepstream.arrays import float32, short
 from stepstream.errors import GraphError, InputError
-from stepstream.graph.ir import Array, Graph, Node
+from stepstream.graph.ir import Array, Graph, Node, state_ref
 from stepstream.graph.validate import validate
 
 ATTACHED = ("calibrate", "isotonic", "trigger")  # the ops that are no part of the network
@@ -97,13 +97,19 @@ def with_trigger(graph: Graph, rule: Array, k: int = 1, latched: bool = True) ->
     """With one more output, "decision", (1,): the class that is decided upon, or -1. A trigger there is replaced.
 
     rule (n, 3): a, b and c of each position; k: samples in a row; latched: whether the first decision stays until the
-    reset. ops/trigger.py has the formula. Raises InputError for values that do not do, and where `n_classes` does.
+    reset. ops/trigger.py has the formula. Raises InputError for values that do not do, for an output
+    that is called "decision" itself, and where `n_classes` does.
     """
     if isinstance(k, bool) or not isinstance(k, Integral):
         raise InputError(f"k: expected a whole number of samples, got {short(k)}")
     if not isinstance(latched, bool | np.bool_):
         raise InputError(f"latched: expected True or False, got {short(latched)}")
     base, attached = taken_off(graph)
+    if base.outputs[0][0] == DECISION:
+        raise InputError(
+            f"expected an output of another name, got {DECISION!r}, which is what the trigger's is called; rename the "
+            "layer"
+        )
     rule = float32(rule, "numbers as rule")
     return _put_on(base, replace(attached, rule=rule, k=int(k), latched=bool(latched)))
 
@@ -161,6 +167,21 @@ def has_trigger(graph: Graph) -> bool:
     if len(graph.outputs) < 2 or graph.outputs[-1][0] != DECISION:
         return False
     return any(n.op == "trigger" and n.id == graph.outputs[-1][1] for n in graph.nodes)
+
+
+def stray_trigger(graph: Graph) -> str | None:
+    """The id of a trigger that is not where `with_trigger` puts it: over the only other output, taken by none but
+    "decision".
+    """
+    outputs = graph.outputs
+    for node in graph.nodes:
+        if node.op != "trigger":
+            continue
+        placed = len(outputs) == 2 and outputs[1] == (DECISION, node.id) and node.inputs == (outputs[0][1],)
+        state = state_ref(node.id, "")
+        if not placed or any(i == node.id or i.startswith(state) for n in graph.nodes for i in n.inputs):
+            return node.id
+    return None
 
 
 def attached_to(graph: Graph) -> Attached:

@@ -9,7 +9,7 @@ import numpy as np
 
 from stepstream.arrays import float32
 from stepstream.errors import InputError
-from stepstream.graph.ir import Graph, Node
+from stepstream.graph.ir import Array, Graph, Node
 
 
 def drop_identities(graph: Graph) -> Graph:
@@ -56,3 +56,28 @@ def scale_input(graph: Graph, mean: Sequence[float], std: Sequence[float]) -> Gr
         at += spec.size
     nodes = tuple(replace(n, inputs=tuple(moved.get(i, i) for i in n.inputs)) for n in graph.nodes)
     return Graph(graph.inputs, (*first, *nodes), tuple((n, moved.get(i, i)) for n, i in graph.outputs))
+
+
+def input_scale(graph: Graph) -> tuple[Array, Array] | None:
+    """The scale that stands at the input, whoever put it there: mean and std, float64 (features,) over all inputs side
+    by side, or None.
+
+    It is what `scale_input` makes, or a layer of the model that takes the input: Keras' Normalization, or Rescaling,
+    whose factor and offset are told as mean and std, which then may be below 0. An input without one has 0 and 1.
+    """
+    nodes, at, found = drop_identities(graph).nodes, 0, False
+    mean, std = np.zeros(graph.features), np.ones(graph.features)
+    for name, spec in graph.inputs:
+        columns = slice(at, at + spec.size)
+        at += spec.size
+        node = next((n for n in nodes if n.op in {"standardise", "scale"} and n.inputs == (name,)), None)
+        if node is None:
+            continue
+        found = True
+        w = {k: np.broadcast_to(v, spec.shape).reshape(-1).astype(np.float64) for k, v in node.weights.items()}
+        if node.op == "standardise":
+            mean[columns], std[columns] = w["mean"], w["std"]
+        else:
+            factor = np.where(w["factor"] == 0, 1, w["factor"])  # times 0 all samples are the same
+            mean[columns], std[columns] = -w["offset"] / factor, 1 / factor
+    return (mean, std) if found else None

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from stepstream.graph.ir import Array
+from stepstream.graph.passes import input_scale
 from stepstream.learn.answers import probabilities
 from stepstream.learn.by_step import Row, row
 from stepstream.learn.data import Sequences
@@ -50,12 +51,9 @@ def padded(model: Model, data: Sequences, n: int, at: Sequence[int]) -> dict[str
 
 
 def _zero(model: Model) -> Array:
-    """float32 (features,): what is 0 behind the model's own scale."""
-    zero = np.zeros(model.n_features, np.float32)
-    for node in model.graph.nodes:
-        if node.is_scale:
-            zero[model.input_columns[node.inputs[0]]] = node.weights["mean"].reshape(-1)
-    return zero
+    """float32 (features,): what is 0 behind the scale that stands at the input."""
+    scale = input_scale(model.graph)
+    return np.zeros(model.n_features, np.float32) if scale is None else scale[0].astype(np.float32)
 
 
 def _last(model: Model, data: Sequences, windows: list[Array]) -> list[Array]:
