@@ -1,5 +1,7 @@
 """Is the room occupied? Trained on one recording, streamed on two others: python bench/occupancy.py FOLDER
 
+Needs: pip install 'stepstream[train]' scikit-learn
+
 FOLDER holds datatraining.txt, datatest.txt and datatest2.txt of the occupancy detection data (Candanedo and Feldheim
 2016, UCI Machine Learning Repository): temperature, humidity, light, CO2 and humidity ratio, minute by minute, and
 whether somebody was there. A network that was trained on windows of an hour from a zero state, and one whose state was

@@ -58,7 +58,8 @@ def test_a_sweep_and_a_recipe_file(table, tmp_path):
     ("arguments", "said"),
     [
         ((), "expected a place for the model, got none; give --out, --keras or both"),
-        (("--keras", "model.h5"), "--keras: expected a name that ends in .keras"),
+        (("--keras", "model.h5"), "expected a name for the Keras model that ends in .keras"),
+        (("--out", "model.keras"), "expected a bundle's name, model.stepstream, got model.keras"),
         (("--keras", "model.keras", "--units", "a"), "--units: expected whole numbers separated by commas"),
         (("--keras", "model.keras", "--loss", "first"), "loss: expected one of last, mean, ramp"),
         (("--keras", "model.keras", "--sweep", "--validation", "0.25"), "--validation: expected none beside --sweep"),
@@ -67,3 +68,20 @@ def test_a_sweep_and_a_recipe_file(table, tmp_path):
 )
 def test_what_is_refused(table, arguments, said):
     assert said in run("train", table, "--label", "label", "--key", "key", *arguments, code=2).stderr.decode()
+
+
+def test_a_recipe_longer_than_any_is_refused_whole(table, tmp_path):
+    recipe = tmp_path / "recipe.json"
+    recipe.write_text('{"epochs": 1}' + " " * 2**20)  # cut off it would still be a recipe
+    arguments = ("--label", "label", "--key", "key", "--recipe", recipe, "--keras", tmp_path / "model.keras")
+    said = run("train", table, *arguments, code=2).stderr.decode()
+    assert "recipe.json: expected a recipe of at most 1048576 bytes, got more" in " ".join(said.split())
+
+
+def test_leaks_are_told_on_the_terminal_once(table, tmp_path):
+    lines = table.read_text().splitlines()
+    lines = [f"{line},{'tells' if not i else line.endswith('up') * 1}" for i, line in enumerate(lines)]
+    table.write_text("\n".join(lines) + "\n")
+    done = run("train", table, *QUICK, "--epochs", "1", "--keras", tmp_path / "model.keras", "--json")
+    assert done.stderr.decode().count("feature tells: the value alone tells the label") == 1
+    assert [g["name"] for g in json.loads(done.stdout)["guards"]] == ["label"]

@@ -1,6 +1,7 @@
 """Arrays as sequences, and parts of them that share no stream."""
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -168,3 +169,15 @@ def test_too_few_streams():
         folds(one)
     with pytest.raises(InputError, match="between 0 and 1"):
         split(some(), 25)
+
+
+def test_made_up_names_are_told_from_given_ones():
+    assert some().features == ("feature 0", "feature 1")
+    assert not some().named
+    assert replace(some(), features=("x", "y")).named
+    assert not some().some([1, 0]).named
+
+
+def test_regression_knows_no_classes():
+    with pytest.raises(InputError, match="classes: expected none for regression, got a, b"):
+        sequences(np.ones((2, 3, 1)), [0.0, 1.0], classes=["a", "b"], regression=True)

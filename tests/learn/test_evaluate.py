@@ -17,6 +17,7 @@ from stepstream.learn.by_step import points
 from stepstream.learn.data import sequences
 from stepstream.learn.evaluate import evaluate
 from stepstream.learn.files import read
+from stepstream.model import Model
 
 
 @pytest.fixture
@@ -158,6 +159,34 @@ def test_a_model_that_does_not_say_how_long_its_windows_were():
     assert "no-training-length" in names(found)
 
 
+def carried(**recipe):
+    """Trained, so to say, with a state that was carried on without a bound."""
+    reading = make_adding(length=None).reading
+    return Model(replace(reading, trained_ages=(1, None), reports={"training": {"recipe": recipe}}))
+
+
+def test_a_model_whose_state_was_carried_on_in_training():
+    found = evaluate(carried(), last_four())
+    assert [r.windowing for r in found.runs] == ["carry"]
+    assert not {"no-training-length", "carry-beyond-training"} & set(names(found))
+    assert "training length: none, its state was carried on" in found.to_markdown()
+
+
+@pytest.mark.parametrize("recipe", [{"window": 4, "truncated": None}, {"window": None, "truncated": 4}])
+def test_carrying_is_compared_with_the_window_of_the_recipe(recipe):
+    found = evaluate(carried(**recipe), last_four())
+    assert [r.windowing for r in found.runs] == ["carry", "tumbling(4)", "sliding(4)"]
+    assert found.about["training_length"] is None
+    forgets = next(f for f in found.findings if f.name == "tumbling-forgets")
+    assert "use carry, as in training, or sliding(4)" in forgets.remedy
+    assert [r.windowing for r in evaluate(carried(**recipe), whole()).runs] == ["carry"]
+
+
+@pytest.mark.parametrize("recipe", [{"window": "4"}, {"window": 0}, {"window": True}, {"truncated": 10**9}])
+def test_a_report_may_say_anything(recipe):
+    assert [r.windowing for r in evaluate(carried(**recipe), last_four()).runs] == ["carry"]
+
+
 def test_zero_padding(adding):
     """Zeros add nothing, so both ways give what carry gives; a bias would show."""
     data = last_four()
@@ -176,7 +205,6 @@ def test_no_zero_padding_of_a_few_streams(adding):
 @pytest.mark.parametrize("by_a_layer", [False, True])
 def test_zero_padding_behind_a_scale_fills_with_what_becomes_zero(adding, by_a_layer):
     from stepstream.graph.passes import scale_input
-    from stepstream.model import Model
 
     graph = scale_input(adding.reading.graph, [3.0], [2.0])
     if by_a_layer:
@@ -209,8 +237,6 @@ def test_leaks_between_training_and_test(adding):
 
 def test_the_model_s_own_order_of_classes():
     """Labels are matched by name before anything is counted."""
-    from stepstream.model import Model
-
     data = last_four(m=5)
     named = Model(make_adding().reading, classes=["rising"])
     swapped = replace(data, classes=("rising", "falling"), y=tuple(1 - y for y in data.y))

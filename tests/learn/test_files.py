@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import re
 import zipfile
 
 import numpy as np
@@ -195,6 +196,64 @@ def test_npz(tmp_path):
     assert data.streams == ("s", "s")
 
 
+def test_features_of_arrays_are_chosen_not_renamed(tmp_path):
+    X = np.arange(24.0).reshape(2, 4, 3)
+    path = npz(tmp_path, X=X, y=[0, 1], features=["x", "y", "z"])
+    data = read(path, features=["z", "x"])
+    assert data.features == ("z", "x")
+    assert np.array_equal(np.stack(data.x), X[..., [2, 0]])
+    with pytest.raises(InputError, match=r"features: expected some of .*'x', 'y', 'z'.*, got 'load'"):
+        read(path, features=["load"])
+    path = npz(tmp_path, X=X, y=[0, 1])
+    data = read(path, features=["2"])
+    assert (data.features, data.named) == (("feature 2",), False)
+    assert np.array_equal(np.stack(data.x), X[..., [2]])
+    with pytest.raises(InputError, match="numbers, as the file names none, got 'x'"):
+        read(path, features=["x", "y", "z"])
+
+
+def test_columns_without_a_header_have_no_names(tmp_path):
+    bare = write(tmp_path, TABLE.partition("\n")[2])
+    data = read(bare, key="0", time="1", label="5", features=["2", "3"], header=False)
+    assert (data.features, data.named) == (("feature 2", "feature 3"), False)
+
+
+def test_a_delimiter_holds_for_tsv_too(tmp_path):
+    path = write(tmp_path, TABLE.replace(",", ";"), "data.tsv")
+    assert read(path, **named(), delimiter=";").features == ("x", "y")
+
+
+@pytest.mark.parametrize("kind", ["npz", "ts", "parquet"])
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"delimiter": ","}, "delimiter: expected none for a .{} file"),
+        ({"header": False}, "header: expected none for a .{} file"),
+        ({"label_per": "sample"}, "label_per: expected sequence for this .{} file"),
+    ],
+)
+def test_options_without_a_use_are_refused(tmp_path, kind, given, words):
+    if kind == "npz":
+        path = npz(tmp_path, X=np.ones((2, 4, 1)), y=[0, 1])
+    else:
+        path = write(tmp_path, TS if kind == "ts" else "", f"data.{kind}")
+    if kind == "parquet":
+        if "label_per" in given:
+            assert read(parquet(tmp_path, x=[1.0, 2.0], label=[0, 0]), label="label", **given).per_sample
+            return
+        given = {**given, "label": "label"}
+    with pytest.raises(InputError, match=re.escape(words.format(kind))):
+        read(path, **given)
+
+
+def test_labels_per_sequence_and_per_sample_where_they_are(tmp_path):
+    assert not read(write(tmp_path, TS, "tiny.ts"), label_per="sequence").per_sample
+    path = npz(tmp_path, X=np.ones((2, 4, 1)), y=np.zeros((2, 4), int))
+    assert read(path, label_per="sample").per_sample
+    with pytest.raises(InputError, match=r"label_per: expected sample for this \.npz file"):
+        read(path, label_per="sequence")
+
+
 def claiming(shape):
     """An archive with an array that says it is of another shape than it has data for."""
     out = io.BytesIO()
@@ -260,6 +319,23 @@ def test_ts_of_one_channel_and_of_targets(tmp_path):
     data = read(write(tmp_path, "@targetlabel true\n@data\n1,2:0.5\n3:2\n", "targets.ts"))
     assert data.classes is None
     assert [float(y) for y in data.y] == [0.5, 2]
+
+
+def test_options_of_ts(tmp_path):
+    path = write(tmp_path, TS, "tiny.ts")
+    data = read(path, features=["1"])
+    assert [x.tolist() for x in data.x] == [[[4], [5], [6]], [[9], [10]]]
+    with pytest.raises(InputError, match="features: expected some of"):
+        read(path, features=["2"])
+    with pytest.raises(
+        InputError, match=r"regression: expected a \.ts file with @targetLabel true, got one of classes"
+    ):
+        read(path, regression=True)
+    path = write(tmp_path, "@targetlabel true\n@data\n1,2:1\n3:0\n", "targets.ts")
+    assert read(path).classes is None
+    assert read(path, regression=True).classes is None
+    assert read(path, regression=False).classes == ("0", "1")
+    assert read(path, classes=["no", "yes"]).classes == ("no", "yes")
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,11 @@
 import numpy as np
 import pytest
 
-from stepstream.learn import metrics
+from learn_models import adding
+from stepstream.learn import metrics, remarks
+from stepstream.learn.data import sequences
+from stepstream.learn.evaluate import evaluate
+from stepstream.learn.scores import step_loss
 
 
 def answers(n, classes, seed=0, ties=False):
@@ -108,3 +112,15 @@ def test_interval():
 def test_a_coin_at_the_first_sample_scores_two_thirds():
     assert metrics.harmonic_mean(0.5, 0.01) == pytest.approx(0.664, abs=0.001)
     assert metrics.harmonic_mean(0.0, 1.0) == 0
+
+
+def test_a_wrong_certainty_costs_the_same_everywhere(monkeypatch):
+    """In training, in tables, and for class shares that leave a class out."""
+    worst = metrics.log_loss(np.array([1]), np.array([[1.0, 0.0]]))
+    assert worst == pytest.approx(-np.log(np.finfo(np.float32).eps))
+    assert step_loss("binary", [np.array([[1.0, 0.0]])], [np.array([1.0])]) == worst
+    shares = []
+    monkeypatch.setattr(remarks, "early", lambda rows, loss: shares.append(loss) or ())
+    x = np.random.default_rng(0).normal(size=(4, 4, 1))
+    evaluate(adding(), sequences(x, [1] * 4), train=sequences(x + 1, [0] * 4))
+    assert shares == [worst]

@@ -42,3 +42,8 @@ def test_what_cannot_be_is_refused(settings, said):
 def test_a_recipe_of_another_kind_is_refused(text):
     with pytest.raises(InputError, match="recipe: expected"):
         Recipe.from_json(text)
+
+
+def test_a_setting_given_twice_is_refused():
+    with pytest.raises(InputError, match="recipe: expected every name once in an object, got 'epochs' twice"):
+        Recipe.from_json('{"epochs": 3, "epochs": 4}')

@@ -14,6 +14,7 @@ pytest.importorskip("jax")
 import stepstream  # (importorskip comes first)
 from stepstream import BlockedError, InputError
 from stepstream.learn.data import folds, sequences
+from stepstream.learn.evaluate import evaluate
 from stepstream.learn.recipe import Recipe
 from stepstream.learn.sweep import sweep
 from stepstream.learn.train import train
@@ -96,11 +97,65 @@ def test_the_report_says_what_gives_the_future_away():
     assert [g["name"] for g in made.report["guards"]] == ["normalised"]
 
 
+def test_leaks_are_told_before_the_first_epoch():
+    x = np.random.default_rng(0).normal(size=(8, 20, 1))
+    x = (x - x.mean(axis=1, keepdims=True)) / x.std(axis=1, keepdims=True)
+    told = []
+    train(
+        sequences(x, np.arange(8) % 2),
+        replace(SMALL, epochs=2),
+        progress=lambda row: told.append(row["epoch"]),
+        findings=lambda finding: told.append(finding.name),
+    )
+    assert told == ["normalised", 1, 2]
+
+
+def test_names_that_nobody_gave_are_not_the_model_s():
+    data = sequences(np.stack(steps(m=4).x), np.arange(4) % 2)
+    made = train(data, replace(SMALL, epochs=1))
+    assert made.model.features is None
+    assert made.report["features"] is None
+    named = replace(data, features=("level", "other"))
+    assert evaluate(made.model, named).about["features"] == ["level", "other"]
+
+
 def test_the_keras_file_takes_raw_samples_and_loads(training, tmp_path):
     training.save(keras=tmp_path / "model.keras")
     x = np.stack(steps(m=3).x)
     again = stepstream.load(tmp_path / "model.keras")
     np.testing.assert_allclose(again.run(x), training.model.run(x), atol=1e-6)
+
+
+def test_one_file_never_takes_the_other_s_place(training, tmp_path):
+    kept = tmp_path / "x.keras"
+    kept.write_bytes(b"old")
+    for places in ({"bundle": kept}, {"bundle": tmp_path / "x.KERAS"}, {"bundle": kept, "keras": kept}):
+        with pytest.raises(InputError, match=r"expected a bundle's name, model.stepstream, got .*x\.(keras|KERAS)"):
+            training.save(**places)
+    with pytest.raises(InputError, match=r"ends in \.keras"):
+        training.save(keras=tmp_path / "x.h5")
+    (tmp_path / "link.stepstream").symlink_to(kept)
+    with pytest.raises(InputError, match="expected two files"):
+        training.save(bundle=tmp_path / "link.stepstream", keras=kept)
+    assert kept.read_bytes() == b"old"
+    training.save(tmp_path / "x.stepstream")
+    assert stepstream.load(tmp_path / "x.stepstream").fingerprint == training.model.fingerprint
+    assert stepstream.load(kept).n_features == 2
+
+
+def test_a_keras_file_that_cannot_be_written_leaves_the_old_one(training, tmp_path, monkeypatch):
+    kept = tmp_path / "x.keras"
+    kept.write_bytes(b"old")
+
+    def half(path):
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(training.keras, "save", half)
+    with pytest.raises(InputError, match=r"x\.keras: No space left on device"):
+        training.save(keras=kept)
+    assert kept.read_bytes() == b"old"
+    assert [f.name for f in tmp_path.iterdir()] == ["x.keras"]
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_does_not():

@@ -13,6 +13,7 @@ import pytest
 import stepstream
 from make import dense, model_of, question, recurrent
 from stepstream import InputError, StepstreamWarning
+from stepstream.model import Model
 
 SAMPLES = np.random.default_rng(5).normal(size=(20, 3)).astype(np.float32)
 
@@ -140,6 +141,11 @@ def test_auto_without_a_training_length_carries_and_warns():
     assert str(stream.windowing) == "carry"
     stream.step([1, 2, 3])
     assert (stream.complete, stream.beyond_training_length) == (True, False)
+
+
+def test_auto_carries_what_was_carried_in_training_without_a_word():
+    reading = model_of(recurrent("lstm", 3, 4), training_length=None).reading
+    assert str(Model(replace(reading, trained_ages=(1, None))).stream().windowing) == "carry"
 
 
 def test_carry_says_when_it_is_beyond_the_training_length():

@@ -28,13 +28,14 @@ from stepstream.cli.data_options import (
 from stepstream.cli.options import JsonOption
 from stepstream.errors import InputError
 from stepstream.formats.files import regular_file
+from stepstream.learn.guards import Finding, leaks
 from stepstream.learn.learner import Row
 from stepstream.learn.recipe import Recipe
 from stepstream.learn.sweep import Sweep, sweep
-from stepstream.learn.train import Training
+from stepstream.learn.train import Training, places
 from stepstream.learn.train import train as train_model
 
-MAX_RECIPE_BYTES = 2**20
+MAX_RECIPE_BYTES = 2**20  # a few hundred bytes, and the weights of a thousand classes by name
 DEFAULT = Recipe()
 
 
@@ -79,8 +80,14 @@ def train(
     seed: Annotated[int | None, typer.Option(help=f"[default: {DEFAULT.seed}]")] = None,
     validation: Annotated[float | None, typer.Option(help="Share of the streams held out. [default: none]")] = None,
     find: Annotated[bool, typer.Option("--sweep", help="Choose loss, noise and epochs by cross-validation.")] = False,
-    out: Annotated[Path | None, typer.Option(help="Bundle to write, model.stepstream.")] = None,
-    keras: Annotated[Path | None, typer.Option(help="Keras model to write, model.keras.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Bundle to write, model.stepstream; without --keras also the Keras model beside it, model.keras. "
+            "Files of these names are replaced."
+        ),
+    ] = None,
+    keras: Annotated[Path | None, typer.Option(help="Keras model to write, or to replace, model.keras.")] = None,
     folder: Annotated[Path | None, typer.Option(help="Checkpoints: the same command goes on from there.")] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -88,8 +95,8 @@ def train(
     files.different({"DATA": data, "--recipe": recipe, "--out": out, "--keras": keras})
     if out is None and keras is None:
         raise InputError("expected a place for the model, got none; give --out, --keras or both")
-    if keras is not None and keras.suffix != ".keras":
-        raise InputError(f"--keras: expected a name that ends in .keras, got {keras}")
+    _, beside = places(out, keras)
+    files.different({"DATA": data, "--recipe": recipe, "the Keras model": beside})
     if find and validation is not None:
         raise InputError("--validation: expected none beside --sweep, which trains on all data in the end")
     given = {
@@ -103,12 +110,23 @@ def train(
     loaded = read_data(data, key, time, label, stream, features, classes, label_per, regression, header)
     err = console(err=True)
     found = None
+    told: set[str] = set()
+
+    def tell_finding(finding: Finding) -> None:
+        if str(finding) not in told:
+            err.print(str(finding), markup=False, soft_wrap=True)
+        told.add(str(finding))
+
     if find:
+        for finding in leaks(loaded):  # a sweep takes longest of all
+            tell_finding(finding)
         with _bar(err, "sweep", None) as tell:
             found = sweep(loaded, chosen, progress=lambda _recipe, _fold, row: tell(row))
         chosen, validation = found.best, None  # all data, as long as was best
     with _bar(err, "train", chosen.epochs) as tell:
-        training = train_model(loaded, chosen, validation=validation, progress=tell, folder=folder)
+        training = train_model(
+            loaded, chosen, validation=validation, progress=tell, folder=folder, findings=tell_finding
+        )
     training.save(bundle=out, keras=keras)
     if as_json:
         print_json({**training.report, "sweep": None if found is None else found.table()})
@@ -119,7 +137,10 @@ def train(
 def _read(path: Path) -> Recipe:
     try:
         with regular_file(path) as file:
-            return Recipe.from_json(file.read(MAX_RECIPE_BYTES).decode())
+            text = file.read(MAX_RECIPE_BYTES + 1)
+        if len(text) > MAX_RECIPE_BYTES:
+            raise InputError(f"expected a recipe of at most {MAX_RECIPE_BYTES} bytes, got more")
+        return Recipe.from_json(text.decode())
     except OSError as e:
         raise InputError(f"{path}: {e.strerror or e}") from e
     except (UnicodeDecodeError, InputError) as e:
@@ -168,8 +189,6 @@ def _show(out: Console, training: Training, found: Sweep | None) -> None:
         f"{report['seconds']:.0f} s; loss {training.history[-1]['loss']:.3f}",
         soft_wrap=True,
     )
-    for finding in report["guards"]:
-        out.print(f"{finding['words']}; remedy: {finding['remedy']}", markup=False, soft_wrap=True)
     if report["validation"] is not None:
         row = training.history[report["kept_epoch"] - 1]
         out.print(f"{report['validation']['sequences']:,} held out, epoch {row['epoch']}:", soft_wrap=True)

@@ -110,8 +110,7 @@ def _order(names: tuple[str, ...] | None, classes: tuple[str, ...], k: int) -> t
 
 def _columns(model: Model, data: Sequences) -> list[int] | None:
     """Which columns of the data the model takes, in its order; None for all of them as they are."""
-    plain = data.features == tuple(f"feature {i}" for i in range(len(data.features)))
-    if model.features is not None and not plain and model.features != data.features:
+    if model.features is not None and data.named and model.features != data.features:
         if missing := [f for f in model.features if f not in data.features]:
             raise InputError(
                 f"expected the features {', '.join(model.features)}, as the model has them, got no "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -13,6 +14,7 @@ from stepstream.arrays import float32, short
 from stepstream.errors import InputError
 from stepstream.graph.ir import Array
 
+_UNNAMED = re.compile(r"feature \d+")  # as `unnamed` writes it
 MAX_CLASSES = 1000  # more different labels than that are numbers to be predicted, not classes
 
 
@@ -23,8 +25,9 @@ class Sequences:
 
     x: float32 (time_i, features) each, finite. y: int64 class index, or float32 for regression, (time_i,) each where
     `per_sample`, else () each. keys: one name for each sequence, all different. streams: the stream to which each
-    belongs; a stream never gets into two parts of a split, and its sequences are in their order. classes: None for
-    regression. Raises InputError for parts that do not fit together.
+    belongs; a stream never gets into two parts of a split, and its sequences are in their order. features: "feature 0",
+    "feature 1", ... where nobody named them. classes: None for regression. Raises InputError for parts that do not fit
+    together.
     """
 
     x: tuple[Array, ...]
@@ -64,6 +67,11 @@ class Sequences:
     def lengths(self) -> Array:
         """Samples in each sequence, int64 (m,)."""
         return np.array([len(x) for x in self.x], np.int64)
+
+    @property
+    def named(self) -> bool:
+        """Whether somebody named the features: else they are `unnamed` ones, which tell none from another."""
+        return not all(_UNNAMED.fullmatch(name) for name in self.features)
 
     def some(self, indices: Iterable[int]) -> Sequences:
         """The sequences at these places, in this order."""
@@ -124,10 +132,15 @@ def sequences(
         tuple(np.split(values, ends) if per_sample else [np.asarray(v) for v in values]),
         names,
         _texts("streams", streams, len(xs)) or names,
-        tuple(features) if features is not None else tuple(f"feature {i}" for i in range(found[0].shape[1])),
+        tuple(features) if features is not None else unnamed(range(found[0].shape[1])),
         named,
         per_sample,
     )
+
+
+def unnamed(columns: Iterable[int | str]) -> tuple[str, ...]:
+    """What messages call features that have no names, by their numbers."""
+    return tuple(f"feature {column}" for column in columns)
 
 
 def _parts(X: Any, y: Any, lengths: Sequence[int] | None) -> tuple[list[Any], list[Any]]:
@@ -186,6 +199,8 @@ def _values(labels: Array, classes: Sequence[str] | None, regression: bool | Non
         if regression is None:
             regression = classes is None and not np.isin(labels, (0, 1)).all()
     if regression:
+        if classes is not None:
+            raise InputError(f"classes: expected none for regression, got {', '.join(map(str, classes))}")
         if labels.dtype.kind in "US":
             raise InputError(f"y: expected numbers for regression, got {short(labels.flat[0])}")
         return float32(labels, "y in float32"), None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
@@ -15,8 +15,9 @@ from stepstream.learn.answers import matched, probabilities
 from stepstream.learn.by_step import CLUSTERS, Row, by_age, by_fraction, by_seen, points, total
 from stepstream.learn.data import Sequences
 from stepstream.learn.guards import Finding, leaks
-from stepstream.learn.metrics import Figures, harmonic_mean, measure, measure_numbers
+from stepstream.learn.metrics import Figures, harmonic_mean, log_loss, measure, measure_numbers
 from stepstream.learn.padding import padded
+from stepstream.limits import MAX_WINDOW
 from stepstream.live.sliding import costs
 from stepstream.live.windowing import Tumbling, Windowing, parse
 from stepstream.model import Model
@@ -110,13 +111,13 @@ def evaluate(
     """Figures by number of samples seen, by fraction and by age, for every windowing, and what they mean in words.
 
     windowings: by default carry, and, where sequences are longer than the training length n, tumbling(n) and
-    sliding(n). train: what the model was trained on: class shares come from it, and leaks are looked for between the
-    two. ages: the numbers of samples seen that get a row, if not a ladder of them. Raises InputError for data that do
-    not fit the model.
+    sliding(n); n is the window of its recipe where a model's state was carried on in training. train: what the model
+    was trained on: class shares come from it, and leaks are looked for between the two. ages: the numbers of samples
+    seen that get a row, if not a ladder of them. Raises InputError for data that do not fit the model.
     """
     data = matched(model, data)
     train = None if train is None else matched(model, train)
-    n = model.window_length or model.training_length
+    n = model.window_length or model.training_length or _trained_window(model)
     chosen, findings = _windowings(model, data, windowings, n)
     answers = {str(w): probabilities(model, data, w) for w in chosen}
     at = points(int(data.lengths.max()), [n] if n else [], ages)
@@ -129,7 +130,22 @@ def evaluate(
     # labels per sample give one answer a sequence: of a few the zero-padded way shows nothing
     enough = not data.per_sample or len(data) >= CLUSTERS
     zeros = padded(model, data, window, at) if window and enough else {}
-    return Evaluation(_about(model, data, n), runs, zeros, baselines, tuple(findings))
+    return Evaluation(_about(model, data), runs, zeros, baselines, tuple(findings))
+
+
+def _carried(model: Model) -> bool:
+    """Whether training has shown the model states of any age."""
+    return model.trained_ages is not None and model.trained_ages[1] is None
+
+
+def _trained_window(model: Model) -> int | None:
+    """Samples in a window, or through which errors went back, in a training that carried states; None where unknown."""
+    training = model.reports.get("training")
+    recipe = training.get("recipe") if isinstance(training, Mapping) else None
+    if not _carried(model) or not isinstance(recipe, Mapping):
+        return None
+    found = (recipe.get("window"), recipe.get("truncated"))
+    return next((n for n in found if type(n) is int and 1 <= n <= MAX_WINDOW), None)
 
 
 def _windowings(
@@ -138,6 +154,8 @@ def _windowings(
     if given is not None:
         resolved = [model.stream(w).windowing for w in given or ["carry"]]  # "auto" is one of the others
         return list({str(w): w for w in resolved}.values()), []
+    if n is None and _carried(model):
+        return [parse("carry")], []
     if n is None:
         words = "the model does not say how many samples it was trained on, so carry alone is shown"
         return [parse("carry")], [
@@ -221,10 +239,10 @@ def _remarks(
         found += remarks.beyond(data, answers, n, trained)
     found += remarks.constant(data, answers[runs[0].windowing])
     # what state passing or another windowing is to mend is no matter of calibration
-    best = runs[-1] if found else runs[0]
+    best = runs[-1] if found and not _carried(model) else runs[0]
     if runs[0].fraction:
         y = np.array(data.y)
-        found += remarks.early(runs[0].fraction, float(-np.log(np.maximum(prior[y], 1e-7)).mean()))
+        found += remarks.early(runs[0].fraction, log_loss(y, np.tile(prior, (len(y), 1))))
     found += remarks.calibration(best.windowing, best.fraction or (best.total,), len(data))
     found += remarks.about_the_data(data, _counts(data))
     return found
@@ -236,13 +254,14 @@ def _counts(data: Sequences) -> dict[str, int]:
     return dict(zip(data.classes, counts.tolist(), strict=True))
 
 
-def _about(model: Model, data: Sequences, n: int | None) -> dict[str, Any]:
+def _about(model: Model, data: Sequences) -> dict[str, Any]:
     lengths = data.lengths
     return {
         "model": model.fingerprint,
         "written_by": str(model.reading.provenance),
         "runs_on": model.runs_on,
-        "training_length": n,
+        "training_length": model.window_length or model.training_length,
+        "carried_in_training": _carried(model),
         "sequences": len(data),
         "streams": len(set(data.streams)),
         "samples": int(lengths.sum()),

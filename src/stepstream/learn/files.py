@@ -5,14 +5,16 @@ from __future__ import annotations
 import zipfile
 import zlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from stepstream.arrays import short
 from stepstream.errors import InputError
 from stepstream.formats.files import regular_file
 from stepstream.graph.ir import Array
-from stepstream.learn.data import Sequences, sequences
+from stepstream.learn.data import Sequences, sequences, unnamed
 from stepstream.learn.tables import Columns, read_csv, read_parquet
 from stepstream.learn.ts_files import read_ts
 from stepstream.limits import MAX_DATA_BYTES, MAX_ZIP_ENTRIES
@@ -31,7 +33,7 @@ def read(
     label_per: str | None = None,
     classes: Sequence[str] | None = None,
     regression: bool | None = None,
-    delimiter: str = ",",
+    delimiter: str | None = None,
     header: bool = True,
 ) -> Sequences:
     """Labelled sequences of a file, told apart by the end of its name.
@@ -40,10 +42,13 @@ def read(
     without it the file is one sequence. time: a column that must go up within each sequence. stream: the column that
     says which sequences continue each other. label: the column of labels. features: all other columns of numbers by
     default. label_per: "sequence" or "sample"; by default per sequence where no label changes within one.
-    header=False: the columns are "0", "1", ...
+    delimiter: by default a comma, in .tsv files a tabulator. header=False: the columns are "0", "1", ..., and the
+    features have no names.
     .npz: arrays X and y, perhaps lengths, as `sequences` takes them, keys, streams, features and classes.
-    .ts: a file of the UEA and UCR archives.
-    classes, regression: as in `sequences`. Raises InputError with the place in the file.
+    .ts: a file of the UEA and UCR archives. regression: of files with targets alone.
+    features choose by name in .npz files too, and in these and .ts files, where there are no names, by number from "0".
+    classes, regression: as in `sequences`. Raises InputError with the place in the file, and for an option that files
+    of this kind have no use for.
     """
     path = Path(path)
     if label_per not in {None, "sequence", "sample"}:
@@ -55,6 +60,12 @@ def read(
             file.seek(0, 2)
             if file.tell() > MAX_DATA_BYTES:
                 raise InputError(f"expected at most {MAX_DATA_BYTES} bytes, got {file.tell()}; read it in parts")
+        separated = table and end != ".parquet"
+        if not separated and (delimiter is not None or not header):
+            option, got = ("header", header) if delimiter is None else ("delimiter", delimiter)
+            raise InputError(
+                f"{option}: expected none for a {end} file, as only .csv and the like have it, got {got!r}"
+            )
         if table:
             if label is None:
                 raise InputError("expected the name of the column with the labels, got none; give label= (--label)")
@@ -65,14 +76,17 @@ def read(
                 raise InputError(f"expected each column to mean one thing, got {used}")
             if end == ".parquet":
                 return read_parquet(path, columns, classes, regression)
-            return read_csv(path, columns, classes, regression, "\t" if end.startswith(".tsv") else delimiter, header)
+            if delimiter is None:
+                delimiter = "\t" if end.startswith(".tsv") else ","
+            data = read_csv(path, columns, classes, regression, delimiter, header)
+            return data if header else replace(data, features=unnamed(data.features))
         named = {"key": key, "time": time, "label": label, "stream": stream}
         if given := [option for option, column in named.items() if column is not None]:
             raise InputError(f"{given[0]}: expected none, as only tables have columns, got {named[given[0]]!r}")
         if end == ".npz":
-            return _npz(path, features, classes, regression)
+            return _fitting(_npz(path, classes, regression), features, label_per, end)
         if end == ".ts":
-            return read_ts(path, classes, regression)
+            return _fitting(read_ts(path, classes, regression), features, label_per, end)
     except OSError as e:
         raise InputError(f"{path}: {e.strerror or e}") from e
     except InputError as e:
@@ -80,9 +94,28 @@ def read(
     raise InputError(f"{path}: expected a .csv, .tsv, .parquet, .npz or .ts file, got another ending")
 
 
-def _npz(
-    path: Path, features: Sequence[str] | None, classes: Sequence[str] | None, regression: bool | None
-) -> Sequences:
+def _fitting(data: Sequences, features: Sequence[str] | None, label_per: str | None, end: str) -> Sequences:
+    """The features asked for, in that order, of data whose labels are as asked for; raises InputError."""
+    if label_per is not None and (label_per == "sample") != data.per_sample:
+        has = "sample" if data.per_sample else "sequence"
+        raise InputError(f"label_per: expected {has} for this {end} file, which has a label for each, got {label_per}")
+    if features is None:
+        return data
+    names = data.features if data.named else tuple(map(str, range(len(data.features))))
+    if missing := [name for name in features if name not in names]:
+        numbers = "" if data.named else ", numbers, as the file names none"
+        raise InputError(f"features: expected some of {short(names)}{numbers}, got {missing[0]!r}")
+    chosen = [names.index(name) for name in features]
+    if not chosen:
+        raise InputError("features: expected at least one, got none")
+    return replace(
+        data,
+        x=tuple(np.ascontiguousarray(x[:, chosen]) for x in data.x),
+        features=tuple(data.features[c] for c in chosen),
+    )
+
+
+def _npz(path: Path, classes: Sequence[str] | None, regression: bool | None) -> Sequences:
     try:
         with zipfile.ZipFile(path) as archive:
             _sized(archive)
@@ -98,8 +131,6 @@ def _npz(
     except (ValueError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error, RuntimeError, KeyError) as e:
         raise InputError(f"not a readable .npz file: {e}; write it with numpy.savez(path, X=..., y=...)") from e
     texts = {n: arrays[n].reshape(-1).tolist() for n in ("keys", "streams", "features", "classes") if n in arrays}
-    if features is not None:
-        texts["features"] = list(features)
     if classes is not None:
         texts["classes"] = list(classes)
     lengths = arrays.get("lengths")

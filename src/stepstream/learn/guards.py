@@ -42,8 +42,14 @@ def leaks(data: Sequences, other: Sequences | None = None, model: Model | None =
     if other is not None:
         found += _in_both(data, other)
     if model is not None:
-        found += [Finding("look-ahead", f"{b.layer} ({b.kind}): {b.reason}", b.remedy) for b in model.reading.blockers]
+        found += look_ahead(model)
     return tuple(found)
+
+
+def look_ahead(model: Model) -> Iterator[Finding]:
+    """Layers that need the future."""
+    for b in model.reading.blockers:
+        yield Finding("look-ahead", f"{b.layer} ({b.kind}): {b.reason}", b.remedy)
 
 
 def _names(data: Sequences, chosen: Array) -> str:

@@ -68,7 +68,8 @@ class Section:
 def summary(evaluation: Evaluation) -> list[str]:
     """Model and data in a few lines."""
     a = evaluation.about
-    length = f"{a['training_length']} samples" if a["training_length"] else "not known"
+    unknown = "none, its state was carried on" if a["carried_in_training"] else "not known"
+    length = f"{a['training_length']} samples" if a["training_length"] else unknown
     lengths = f"{a['longest']}" if a["shortest"] == a["longest"] else f"{a['shortest']} to {a['longest']}"
     streams = "" if a["streams"] == a["sequences"] else f" of {a['streams']} streams"
     count = f"{a['sequences']:,} sequence{'' if a['sequences'] == 1 else 's'}"

@@ -10,6 +10,7 @@ from typing import Any, final
 
 from stepstream import limits
 from stepstream.errors import InputError
+from stepstream.formats import json_text
 
 CELLS = ("lstm", "gru", "rnn")
 OUTPUTS = ("binary", "classes", "regression")
@@ -109,10 +110,7 @@ class Recipe:
     @staticmethod
     def from_json(text: str) -> Recipe:
         """What `to_json` wrote; settings that are not there have their defaults. Raises InputError."""
-        try:
-            settings = json.loads(text)
-        except (ValueError, RecursionError) as e:
-            raise InputError(f"recipe: expected JSON, got something else: {e}") from e
+        settings = json_text.value(text, "recipe", InputError)  # refuses a setting given twice
         known = [f.name for f in fields(Recipe)]
         if not isinstance(settings, dict) or (unknown := sorted(set(settings) - set(known))):
             got = unknown if isinstance(settings, dict) else type(settings).__name__

@@ -60,11 +60,13 @@ def beyond(data: Sequences, answers: Answers, n: int, trained: int) -> Iterator[
     if tumbling is not None and sliding is not None and data.per_sample:
         now, ref = ([_right(y, p) for y, p in zip(data.y, of, strict=True)] for of in (tumbling, sliding))
         if _worse(now, ref, n):
+            within = carry is not None and data.lengths.max() <= trained
+            instead = f"carry, as in training, or sliding({n})" if within else f"sliding({n})"
             yield Finding(
                 "tumbling-forgets",
                 f"tumbling({n}): accuracy is {_mean(now):.2f}, and {_mean(ref):.2f} under sliding({n}) on the same "
                 f"samples: after each restart an answer has seen few of them",
-                f"use sliding({n}), or act on the last answer of each window alone (complete)",
+                f"use {instead}, or act on the last answer of each window alone (complete)",
             )
 
 

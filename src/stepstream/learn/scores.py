@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from stepstream.graph.ir import Array
-from stepstream.learn.metrics import Figures, measure, measure_numbers
+from stepstream.learn.metrics import Figures, log_loss, measure, measure_numbers
 
 POSITIONS = 10  # numbers of samples seen at which the figures are taken: training would wait for more of them
 KEPT = ("accuracy", "precision", "recall", "f1", "auc")
@@ -30,7 +30,7 @@ def step_loss(kind: str, answers: list[Array], labels: list[Array]) -> float:
         if kind == "regression":
             means.append(((p[:, 0] - y) ** 2).mean())
         else:
-            means.append(-np.log(np.maximum(p[np.arange(len(p)), y.astype(int)], 1e-15)).mean())
+            means.append(log_loss(y.astype(int), p))
     return float(np.mean(means))
 
 

@@ -5,20 +5,22 @@ from __future__ import annotations
 import hashlib
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from numbers import Real
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, final
 
 import numpy as np
 
 from stepstream.errors import InputError
+from stepstream.formats.files import path_of, replace_file
 from stepstream.learn.batches import class_weights, rows
 from stepstream.learn.data import Sequences, split
 from stepstream.learn.drift import reference
 from stepstream.learn.framework import keras
-from stepstream.learn.guards import leaks
+from stepstream.learn.guards import Finding, leaks, look_ahead
 from stepstream.learn.learner import Learner, Progress, Row, best_epoch
 from stepstream.learn.network import scaled
 from stepstream.learn.recipe import Recipe
@@ -48,12 +50,16 @@ class Training:
     part: Sequences
 
     def save(self, bundle: str | Path | None = None, keras: str | Path | None = None) -> None:
-        """Write the bundle, `model.stepstream`, and the Keras model; beside the bundle where only that is named."""
+        """Write the bundle, `model.stepstream`, and the Keras model, by default beside it, `model.keras`.
+
+        Files of these names are replaced; the old ones stay whole until the new ones are on the disk. Raises
+        InputError for names that do not fit, and where the Keras model cannot be written; else as `Model.save`.
+        """
+        bundle, keras = places(bundle, keras)
         if bundle is not None:
             self.model.save(bundle)
-            keras = Path(bundle).with_suffix(".keras") if keras is None else keras
         if keras is not None:
-            self.keras.save(keras)
+            _write_keras(self.keras, keras)
 
 
 def train(
@@ -64,6 +70,7 @@ def train(
     network: Any | Callable[[Recipe, int], Any] | None = None,
     progress: Progress | None = None,
     folder: str | Path | None = None,
+    findings: Callable[[Finding], None] | None = None,
 ) -> Training:
     """Train on `data` as the recipe says.
 
@@ -71,13 +78,23 @@ def train(
     early stopping. network: a Keras model over scaled (time, features), which is copied, or a function (recipe,
     features) that builds one; by default `stepstream.learn.network.default`. progress: called with the history's row
     after each epoch. folder: where a checkpoint is written after each epoch; called again with the same arguments,
-    training goes on from there, to the same result as without the interruption.
+    training goes on from there, to the same result as without the interruption. findings: called with each leak that
+    is found in the data, before the first epoch, and in the network, after the last; all are in the report, too.
     Runs on the Keras back end that `KERAS_BACKEND` names, "jax" or "torch"; the same seed gives the same weights on the
     same machine. Raises InputError, and BlockedError for a network that cannot step.
     """
     recipe = Recipe() if recipe is None else recipe
     part, held = parts(data, recipe, validation)
     begin = time.perf_counter()
+    found: list[Finding] = []
+
+    def tell(more: Iterable[Finding]) -> None:
+        for finding in more:
+            found.append(finding)
+            if findings is not None:
+                findings(finding)
+
+    tell(leaks(part, held))  # first: nobody wants to wait for a model that is worth nothing
     scale = scaling(part)
     weights = class_weights(part, recipe)
     learner = Learner.of(part, recipe, network)
@@ -92,16 +109,46 @@ def train(
     )
     whole = scaled(learner.core, scale.mean, scale.std)
     ages = (1, None if recipe.carries else seen.longest)
-    model = load(whole, training_length=ages[1], features=part.features, classes=part.classes)
+    model = load(whole, training_length=ages[1], features=part.features if part.named else None, classes=part.classes)
+    tell(look_ahead(model))
     report = _report(part, held, recipe, learner.kind, scale, history)
     report |= {
         "trained_ages": list(ages),
-        "guards": [asdict(finding) for finding in leaks(part, held, model)],
+        "guards": [asdict(finding) for finding in found],
         "seconds": round(time.perf_counter() - begin, 3),
     }
     reports = {"training": report, "drift": reference(model, part)}
     model = Model(replace(model.reading, trained_ages=ages, reports=reports), model.features, model.classes)
     return Training(model, whole, history, recipe, report, ages, part)
+
+
+def places(bundle: str | Path | None, keras: str | Path | None) -> tuple[Path | None, Path | None]:
+    """Where a bundle and a Keras model go: the latter, where it has no name, beside the former. Raises InputError."""
+    if bundle is not None:
+        bundle = path_of(bundle, "a bundle")
+        if bundle.suffix.lower() == ".keras":
+            raise InputError(
+                f"expected a bundle's name, model.stepstream, got {bundle}: the Keras model has the ending .keras; "
+                "where it alone is wanted, name it as keras (--keras)"
+            )
+        keras = bundle.with_suffix(".keras") if keras is None else keras
+    if keras is not None:
+        keras = path_of(keras, "a Keras model")
+        if keras.suffix != ".keras":
+            raise InputError(f"expected a name for the Keras model that ends in .keras, got {keras}")
+        if bundle is not None and keras.resolve() == bundle.resolve():
+            raise InputError(f"expected two files for the bundle and the Keras model, got {bundle} and {keras}")
+    return bundle, keras
+
+
+def _write_keras(model: Any, path: Path) -> None:
+    """Keras writes into its target as it goes, so it gets another one."""
+    try:
+        with TemporaryDirectory() as folder:
+            model.save(made := Path(folder) / "model.keras")
+            replace_file(path, [made.read_bytes()])
+    except OSError as e:
+        raise InputError(f"{path}: {e.strerror or e}") from e
 
 
 def parts(data: Sequences, recipe: Recipe, validation: Any) -> tuple[Sequences, Sequences | None]:
@@ -161,7 +208,7 @@ def _report(
         "outputs": kind,
         "data": _about(part),
         "validation": None if held is None else _about(held),
-        "features": list(part.features),
+        "features": list(part.features) if part.named else None,
         "classes": None if part.classes is None else list(part.classes),
         "scaling": {"mean": scale.mean.tolist(), "std": scale.std.tolist(), "constant": list(scale.constant)},
         "epochs": len(history),

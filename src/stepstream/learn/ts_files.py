@@ -47,7 +47,11 @@ def read_ts(path: Path, classes: Sequence[str] | None = None, regression: bool |
     if not xs:
         raise InputError("expected sequences behind @data, got none")
     if targets:
-        return sequences(xs, _targets(ys), regression=regression is not False, classes=classes)
+        return sequences(
+            xs, _targets(ys), regression=classes is None if regression is None else regression, classes=classes
+        )
+    if regression:
+        raise InputError("regression: expected a .ts file with @targetLabel true, got one of classes")
     known = class_names(np.array(named[1:] or ys))
     return sequences(xs, ys, classes=classes or known)
 
