@@ -56,6 +56,13 @@ def test_run_takes_it_and_finds_its_features_by_name(bundle, path, recording, tm
     assert b"expected a column 'x'" in run("run", bundle, other, "--windowing", "carry", code=2).stderr
 
 
+def test_run_takes_its_features_by_name_in_any_order(bundle, recording):
+    expected = run("run", bundle, recording, *KEYED).stdout
+    assert run("run", bundle, recording, *KEYED, "--features", "z,x,y").stdout == expected
+    said = run("run", bundle, recording, *KEYED, "--features", "x,y,up", code=2).stderr
+    assert b"--features: expected x, y, z, as the model has them, got x, y, up" in said
+
+
 def test_a_store_is_migrated_between_bundles(bundle, model, motions, tmp_path):
     store, new = tmp_path / "states.db", tmp_path / "new.stepstream"
     stepstream.load(motions / "model.keras", scale=(0, 2)).save(new)

@@ -2,9 +2,11 @@
 
 import csv
 import json
+import re
 
 import numpy as np
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from make import RULE, deciding, question
@@ -53,12 +55,13 @@ def decisions():
 
 @pytest.mark.parametrize("model", [MODEL, NAMED, ONE_NAME], ids=["no names", "names", "the unit's name"])
 def test_the_decision_is_a_column(answers, model):
+    named = {"calm,busy": ("calm", "busy"), "busy": ("not busy", "busy")}.get(",".join(model.classes or ()))
     rows = list(csv.DictReader(answers(model).splitlines()))
     assert list(rows[0]) == ["key", "time", "age", "n1", "decision", "complete", "beyond_training_length"]
-    names = NAMED.classes if model is NAMED else ("0", "1")
+    names = named or ("0", "1")
     assert [row["decision"] for row in rows] == ["" if d is None else names[d] for d in decisions()]
     objects = [json.loads(line) for line in answers(model, "--json", name="out.jsonl").splitlines()]
-    names = NAMED.classes if model is NAMED else (0, 1)
+    names = named or (0, 1)
     assert [o["decision"] for o in objects] == [None if d is None else names[d] for d in decisions()]
 
 
@@ -72,3 +75,19 @@ def test_an_output_of_that_name_keeps_a_column_of_its_own(answers):
     renamed = type(graph)(graph.inputs, graph.nodes, (("decision", graph.outputs[0][1]),))
     text = answers(question().with_graph(with_trigger(renamed, RULE)))
     assert text.startswith("key,time,age,output_decision,decision,complete,")
+
+
+def test_the_view_shows_what_was_decided(answers, tmp_path, monkeypatch):
+    drawn = tmp_path / "drawn"
+    with drawn.open("w") as screen:
+        monkeypatch.setattr(run, "Console", lambda **_: Console(file=screen, width=100))
+        answers(NAMED, "--watch")
+    head, *streams = [line for line in drawn.read_text().splitlines() if re.match("(stream|a|b) ", line)]
+    assert re.split(r"\s{2,}| (?=now|decision|age)", head.strip())[1:] == ["probability", "now", "decision", "age"]
+    newest = dict(zip("ab", decisions()[-2:], strict=True))
+    assert [line.split()[0] for line in streams] == ["a", "b"]
+    for line in streams:
+        key, decision = line.split()[0], newest[line.split()[0]]
+        assert [n for n in NAMED.classes if n in line.split()] == (
+            [] if decision is None else [NAMED.classes[decision]]
+        ), key

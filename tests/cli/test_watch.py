@@ -3,6 +3,7 @@
 import io
 import threading
 
+import pytest
 from rich.console import Console
 
 from stepstream.cli.watch import MAX_STREAMS, Watch
@@ -55,3 +56,21 @@ def test_more_streams_than_a_screen_holds_are_counted():
     for n in range(MAX_STREAMS + 3):
         watch.add(f"s{n}", 0.5, 1, False, False)
     assert "and 3 more streams" in picture(watch)
+
+
+def test_what_was_decided_stands_beside_the_probability():
+    watch = Watch(Console(file=io.StringIO(), width=100), "deciding", decides=True)
+    watch.add("a", 0.75, 4, True, False, "badminton[/]")
+    watch.add("b", 0.25, 1, False, True)
+    _, head, a, b = picture(watch).splitlines()
+    assert head.split() == ["stream", "probability", "now", "decision", "age"]
+    assert a.split()[-4:] == ["0.750", "badminton[/]", "4", "complete"]
+    assert b.split()[-5:] == ["0.250", "1", "beyond", "training", "length"]
+
+
+@pytest.mark.parametrize("decides", [False, True])
+@pytest.mark.parametrize("width", [80, 100, 160])
+def test_no_head_is_cut(width, decides):
+    watch = Watch(Console(file=io.StringIO(), width=width), "narrow", decides=decides)
+    watch.add("stream 1", 0.75, 400, True, True, "badminton" * decides)
+    assert "…" not in picture(watch, width)

@@ -370,3 +370,23 @@ def test_other_files(tmp_path):
         read(tmp_path / "none.npz")
     with pytest.raises(InputError, match="expected a file"):
         read(tmp_path, label="x")
+
+
+@pytest.mark.parametrize("first", ["", "n/a", '" "'])
+def test_a_column_of_numbers_that_begins_without_one_is_not_left_out_silently(tmp_path, first):
+    path = write(tmp_path, f"x,y,label\n1,{first},a\n2,,a\n3,0.5,a\n4,7,a\n")
+    with pytest.raises(
+        InputError, match=r"line 4: expected no number in 'y', .* got 2 cells with numbers; .*--features"
+    ):
+        read(path, label="label")
+    assert read(path, label="label", features=["x"]).features == ("x",)
+    with pytest.raises(InputError, match="line 2: expected a number in 'y'"):
+        read(path, label="label", features=["x", "y"])
+
+
+def test_notes_may_hold_a_number(tmp_path):
+    path = write(tmp_path, "x,note,nothing,label\n1,,,a\n2,late,nan,a\n3,7,nan,a\n")
+    assert read(path, label="label").features == ("x",)
+    bare = write(tmp_path, "1,,a\n2,5,a\n", "bare.csv")
+    with pytest.raises(InputError, match="line 2: expected no number in '1'"):
+        read(bare, label="2", header=False)

@@ -1,8 +1,11 @@
 """Leaks are found where they are, and nowhere else; scaling knows the training part alone."""
 
+import re
+
 import numpy as np
 import pytest
 
+from stepstream.errors import InputError
 from stepstream.formats.reading import Provenance, Reading
 from stepstream.graph.streamable import Blocker
 from stepstream.learn.data import sequences, split
@@ -102,3 +105,13 @@ def test_scaling_of_large_numbers():
     """Unix times in float32: a naive sum of squares has no digit left."""
     x = 1.7e9 + np.arange(8000, dtype=np.float64).reshape(1, -1, 1) * 256
     assert scaling(sequences(x, [0])).std[0] == pytest.approx(x.std(), rel=1e-6)
+
+
+@pytest.mark.parametrize(("size", "cure"), [(1e37, "larger units"), (1e20, "larger units"), (1e-8, "smaller units")])
+def test_a_feature_that_no_model_could_scale_is_named(size, cure):
+    x = np.stack([np.arange(-2.0, 3), size * np.arange(-2.0, 3)], axis=-1)[None]
+    low, high = (re.escape(f"{s * size:.3g}") for s in (-2, 2))
+    with pytest.raises(
+        InputError, match=f"feature 'far': expected a .* values from {low} to {high}; give it in {cure}"
+    ):
+        scaling(sequences(x, [0], features=["near", "far"]))

@@ -13,6 +13,7 @@ pytest.importorskip("keras")
 pytest.importorskip("jax")
 import stepstream  # (importorskip comes first)
 from stepstream import BlockedError, InputError
+from stepstream.learn import checkpoint
 from stepstream.learn.data import folds, sequences
 from stepstream.learn.evaluate import evaluate
 from stepstream.learn.recipe import Recipe
@@ -204,6 +205,28 @@ def test_a_checkpoint_of_something_else_is_refused(tmp_path):
     (tmp_path / "checkpoint.npz").write_bytes(b"PK")
     with pytest.raises(InputError, match="damaged file"):
         train(steps(), recipe, folder=tmp_path)
+
+
+def test_a_damaged_checkpoint_is_named_without_advice_to_run_it(tmp_path):
+    checkpoint.write(tmp_path, {"a": 1}, {"x": np.arange(3.0)})
+    path = tmp_path / "checkpoint.npz"
+    whole = path.read_bytes()
+    unknown = whole.find(b"PK\x01\x02") + 10  # the first entry's kind of compression
+    for data in (b"no archive", whole[:-40], whole[:unknown] + b"\x63" + whole[unknown + 1 :]):
+        path.write_bytes(data)
+        with pytest.raises(InputError, match=r"checkpoint.npz: expected .* got a damaged file; delete it") as raised:
+            checkpoint.read(tmp_path)
+        assert "pickle" not in str(raised.value)
+
+
+def test_a_file_in_place_of_the_folder_is_refused_before_training(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    for folder in (tmp_path / "file", tmp_path / "file" / "deeper"):
+        seen = []
+        with pytest.raises(InputError, match=r"folder: expected a folder for checkpoints, got the file .*file;"):
+            train(steps(), replace(SMALL, epochs=1), folder=folder, progress=seen.append)
+        assert not seen
+    assert (tmp_path / "file").read_text() == "mine"
 
 
 def test_early_stopping_keeps_the_best_epoch():

@@ -200,6 +200,41 @@ def test_classes_have_names():
         engine.label("a", "jump")
 
 
+def labelled(model, classes, y):
+    """The class that this truth stands for, by its name in the figures."""
+    engine = Engine(type(model)(model.reading, classes=classes), "carry", judge=5)
+    steps(engine, "a", 1)
+    assert engine.label("a", y) == 1
+    (found,) = [c for c, r in quality(engine)["newest"]["all"]["recall"].items() if r is not None]
+    return found
+
+
+@pytest.mark.parametrize("y", [1, 1.0, True, np.int64(1), np.array(1), "1"])
+def test_a_whole_number_is_a_class_by_its_name_where_names_are_other_numbers(y):
+    assert labelled(THREE, ["1", "2", "3"], y) == "1"
+    assert labelled(THREE, ["2", "1", "0"], y) == "1"
+    assert labelled(TWO, ["-1", "1"], y) == "1"
+    assert labelled(THREE, ["0", "1", "2"], y) == "1"
+
+
+def test_a_number_that_is_no_such_name_is_refused():
+    engine = Engine(type(THREE)(THREE.reading, classes=["1", "2", "3"]), "carry", judge=5)
+    for wrong in (0, 4, 10**5000):
+        with pytest.raises(InputError, match="y: expected one of 1, 2, 3, got"):
+            engine.label("a", wrong)
+    assert labelled(THREE, ["rest", "walk", "run"], 1) == "walk"  # names that are no numbers are counted
+
+
+def test_one_name_is_that_of_the_second_class():
+    for y in ("badminton", 1):
+        assert labelled(MODEL, ["badminton"], y) == "badminton"
+    for y in ("not badminton", 0):
+        assert labelled(MODEL, ["badminton"], y) == "not badminton"
+    engine = Engine(type(MODEL)(MODEL.reading, classes=["badminton"]), "carry", judge=5)
+    with pytest.raises(InputError, match="from 0 to 1, or one of not badminton, badminton, got 'tennis'"):
+        engine.label("a", "tennis")
+
+
 # figures
 
 

@@ -19,9 +19,9 @@ from stepstream.cli.options import names_of
 from stepstream.cli.rows import Record, Source
 from stepstream.cli.sink import Before, Row
 from stepstream.errors import InputError, StateError
-from stepstream.graph.attach import n_classes
 from stepstream.live.answers import Results
 from stepstream.live.engine import Engine
+from stepstream.live.truth import class_names
 from stepstream.live.windowing import Session, parse
 from stepstream.model import Model
 from stepstream.stores.opening import shown
@@ -81,8 +81,7 @@ class Job:
         if windowing.strip() != "auto" and isinstance(parse(windowing), Session) and meaning.time is None:
             raise InputError(f"--windowing {windowing}: expected a column of times too; name it with --time")
         self._windowing = windowing
-        named = model.features if meaning.header else None  # a bundle has names, and columns come in any order
-        self.features = names_of("--features", meaning.features, model.n_features) or named
+        self.features = _chosen(model, meaning)
         self.columns = columns_of(model)
         self.skipped = 0
         self._read = 0
@@ -255,6 +254,22 @@ class Job:
         return self.features
 
 
+def _chosen(model: Model, meaning: Meaning) -> Sequence[str] | None:
+    """The columns in the model's order; None for all that mean nothing else.
+
+    A bundle has names, and columns come in any order: what stands in `--features` is then found by name too.
+    """
+    given = names_of("--features", meaning.features, model.n_features)
+    if model.features is None or not meaning.header:
+        return given
+    if given is not None and set(given) != set(model.features):
+        raise InputError(
+            f"--features: expected {', '.join(model.features)}, as the model has them, got {', '.join(given)}; name "
+            "the columns as in training"
+        )
+    return model.features
+
+
 def _rows(model: Model, samples: Sequence[Sample], answers: Results) -> list[Row]:
     """The answers in the order of `columns_of`."""
     rows = zip(
@@ -275,7 +290,7 @@ def _rows(model: Model, samples: Sequence[Sample], answers: Results) -> list[Row
 def _decisions(model: Model, answers: Results) -> list[str | int | None]:
     """By the names of the classes, where the model has them; None where it has not decided."""
     found = answers.decision.tolist()
-    names = model.classes if model.classes and len(model.classes) == n_classes(model.graph) else None
+    names = class_names(model)
     return [None if i < 0 else i if names is None else names[i] for i in found]
 
 

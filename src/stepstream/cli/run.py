@@ -90,7 +90,7 @@ def run(
     new = state is None or (path is not None and not path.exists())
     if new and again is not None:
         job.look()
-    view = Watch(Console(stderr=True), source.name) if watch else None
+    view = Watch(Console(stderr=True), source.name, decides=loaded.decides) if watch else None
     quiet = view is not None and out is None and sys.stdout.isatty()
     columns = [] if quiet else job.columns
     with job.open(state, kept):
@@ -103,8 +103,10 @@ def run(
                 if not quiet:
                     answers.write(rows)
                 if view is not None:
-                    for key, _, age, first, *_, complete, beyond in rows:
-                        view.add(key or "stream", float(first), age, complete, beyond)
+                    for key, _, age, first, *others, complete, beyond in rows:
+                        decision = others[-1] if loaded.decides else None
+                        shown = "" if decision is None else str(decision)
+                        view.add(key or "stream", float(first), age, complete, beyond, shown)
                 return answers.position(on_disk=kept != "none") if state is not None else {}
 
             try:

@@ -25,14 +25,19 @@ MAX_STREAMS = 40  # rows on a screen
 
 
 class Watch:
-    """A table of streams: the trace of the first output since the view began, newest at the right."""
+    """A table of streams: the trace of the first output since the view began, newest at the right.
 
-    def __init__(self, console: Console, title: str, labels: Mapping[str, str] | None = None) -> None:
-        self._labels = labels or {}
+    decides: a column more, for what was decided.
+    """
+
+    def __init__(
+        self, console: Console, title: str, labels: Mapping[str, str] | None = None, decides: bool = False
+    ) -> None:
+        self._labels, self._decides = labels or {}, decides
         self._title = title
-        self._width = max(20, min(60, console.width - 58))
+        self._width = max(20, min(60, console.width - (74 if decides else 58)))
         self._traces: dict[str, deque[float]] = {}
-        self._last: dict[str, tuple[float, int | None, bool, bool]] = {}
+        self._last: dict[str, tuple[float, int | None, bool, bool, str]] = {}
         self._lock = threading.Lock()  # the view is drawn by a thread of its own
         self._live = Live(console=console, refresh_per_second=12, get_renderable=self.table)
 
@@ -44,11 +49,11 @@ class Watch:
         self._live.refresh()
         self._live.stop()
 
-    def add(self, key: str, value: float, age: int | None, complete: bool, beyond: bool) -> None:
-        """One answer of one stream."""
+    def add(self, key: str, value: float, age: int | None, complete: bool, beyond: bool, decision: str = "") -> None:
+        """One answer of one stream. decision: empty for none."""
         with self._lock:
             self._traces.setdefault(key, deque(maxlen=self._width)).append(value)
-            self._last[key] = value, age, complete, beyond
+            self._last[key] = value, age, complete, beyond, decision
 
     def table(self) -> Table:
         with self._lock:
@@ -59,21 +64,28 @@ class Watch:
         table.add_column("stream", style="bold")
         if self._labels:
             table.add_column("truth")
-        table.add_column("probability, sample by sample", width=self._width, no_wrap=True)
+        head = "probability, sample by sample"
+        head = head if len(head) <= self._width else "probability"  # whole on a narrow screen too
+        table.add_column(head, width=self._width, no_wrap=True)
         table.add_column("now", justify="right")
+        if self._decides:
+            table.add_column("decision")
         table.add_column("age", justify="right")
         table.add_column("")
         values = [v for trace in self._traces.values() for v in trace]
         low, high = min([0.0, *values]), max([1.0, *values])
         for key in list(self._traces)[-MAX_STREAMS:]:
-            value, age, complete, beyond = self._last[key]
+            value, age, complete, beyond, decision = self._last[key]
             trace = Text()
             for v in self._traces[key]:
                 trace.append(BARS[round((v - low) / (high - low) * (len(BARS) - 1))], _style(v))
             note = "beyond training length" if beyond else "complete" if complete else ""
             label = [escape(self._labels.get(key, ""))] if self._labels else []
             now = Text(f"{value:.3f}", _style(value))
-            table.add_row(escape(key), *label, trace, now, "?" if age is None else str(age), f"[dim]{note}[/]")
+            decided = [escape(decision)] if self._decides else []
+            table.add_row(
+                escape(key), *label, trace, now, *decided, "?" if age is None else str(age), f"[dim]{note}[/]"
+            )
         hidden = len(self._traces) - MAX_STREAMS
         if hidden > 0:
             table.caption = f"and {hidden} more streams"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +30,20 @@ def write(folder: Path, about: dict[str, Any], arrays: dict[str, Array]) -> None
 
 
 def read(folder: Path) -> tuple[dict[str, Any], dict[str, Array]] | None:
-    """What `write` left there, or None. Raises InputError for a file that is damaged."""
+    """What `write` left there, or None. Raises InputError for a file that is damaged, and where no folder can be."""
     path = folder / NAME
+    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    if not there.is_dir():
+        raise InputError(f"folder: expected a folder for checkpoints, got the file {there}; name another place")
     if not path.exists():
         return None
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         about = json.loads(str(arrays.pop("about")))
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as e:
-        raise InputError(f"{path}: expected a checkpoint of a training, got a damaged file; delete it: {e}") from e
+    # RuntimeError: a flipped bit may ask for a password, or for a compression that Python does not know
+    except (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as e:
+        # NumPy's own text for a ValueError advises to load what may run code
+        why = "" if isinstance(e, ValueError) else f": {e}"
+        raise InputError(f"{path}: expected a checkpoint of a training, got a damaged file; delete it{why}") from e
     return about, arrays

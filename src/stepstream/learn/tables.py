@@ -154,7 +154,7 @@ def read_csv(
     """A CSV file, perhaps gzipped; a record is one line, as in `stepstream run`. Without a header the columns are
     "0", "1", ... Raises InputError that names the line.
     """
-    collector, names, at, places = None, list[str](), list[int](), list[int | None]()
+    collector, names, at, places, rest = None, list[str](), list[int](), list[int | None](), list[_LeftOut]()
     for number, row in _csv_rows(path, delimiter):
         try:
             if collector is None:
@@ -163,6 +163,7 @@ def read_csv(
                 first = next(_csv_rows(path, delimiter, number), (0, None))[1] if header else row
                 collector = Collector(columns, columns.features or _numeric(columns, names, first), "line")
                 at = [names.index(f) for f in collector.features]
+                rest = [] if columns.features else _left_out(columns, names, collector.features)
                 places = [None if c is None else names.index(c) for c in _order(columns)]
                 if header:
                     continue
@@ -170,11 +171,51 @@ def read_csv(
                 raise InputError(f"expected {len(names)} columns, got {len(row)}")
             x = [cells.number(row[i], names[i]) for i in at]
             collector.add(number, x, *(None if i is None else row[i] for i in places))
+            for column in rest:
+                column.add(number, row[column.place])
         except InputError as e:
             raise InputError(f"line {number}: {e}") from e
     if collector is None:
         raise InputError("expected a table, got an empty file")
+    for column in rest:
+        column.check()
     return collector.sequences(classes, regression)
+
+
+@dataclass
+class _LeftOut:
+    """A column that is no feature, as its first cell holds no number. first: that cell; line: of the first number."""
+
+    name: str
+    place: int
+    first: str | None = None
+    numbers: int = 0
+    texts: int = 0
+    line: int = 0
+
+    def add(self, number: int, cell: str) -> None:
+        self.first = cell if self.first is None else self.first
+        if cell.strip().lower() in {"", "nan"}:
+            return
+        if _is_number(cell):
+            self.line = self.line or number
+            self.numbers += 1
+        else:
+            self.texts += 1
+
+    def check(self) -> None:
+        """A note may hold a number now and then; a column of numbers is a feature, or is to be left out knowingly."""
+        if self.numbers > self.texts:
+            raise InputError(
+                f"line {self.line}: expected no number in {self.name!r}, whose first cell is {short(self.first)}, got "
+                f"{self.numbers} cells with numbers; name the features with features= (--features), with or without it"
+            )
+
+
+def _left_out(columns: Columns, names: Sequence[str], features: Sequence[str]) -> list[_LeftOut]:
+    """The columns that mean nothing, in the order of the file."""
+    used = {*columns.taken(), *features}
+    return [_LeftOut(name, i) for i, name in enumerate(names) if name not in used]
 
 
 def _order(columns: Columns) -> tuple[str | None, ...]:

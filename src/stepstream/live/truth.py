@@ -30,22 +30,28 @@ class Truth:
 
     def __init__(self, model: Model, sketches: Sketches | None) -> None:
         self.model, self.sketches = model, sketches
-        self.quality = Quality(classes_of(model), model.output_sizes[0])
+        self.quality, self.names = Quality(classes_of(model), model.output_sizes[0]), class_names(model)
         self.missed = self.duplicates = 0  # since the engine was opened
 
     def value(self, y: Any) -> Array:
-        """float64 (1,), a class, or (outputs,); raises InputError."""
-        classes, names = self.quality.classes, self.model.classes
+        """float64 (1,), a class, or (outputs,); raises InputError.
+
+        A whole number counts the classes from 0, unless their names are whole numbers that say otherwise.
+        """
+        classes, names = self.quality.classes, self.names
         if classes is None:
             return self._numbers(y)
-        if isinstance(y, str) and names is not None and len(names) == classes and y in names:
-            return np.array([float(names.index(y))])
         y = y.item() if isinstance(y, np.ndarray) and y.shape == () else y
+        numbered = names is not None and any(_whole(name) and name != str(i) for i, name in enumerate(names))
         whole = isinstance(y, Integral | np.bool_) or (isinstance(y, Real) and float(y).is_integer())
-        if whole and 0 <= int(y) < classes:
+        name = str(int(y)) if whole and numbered and abs(y) < 2**63 else y  # Python does not write out larger ones
+        if isinstance(name, str) and names is not None and name in names:
+            return np.array([float(names.index(name))])
+        if whole and not numbered and 0 <= int(y) < classes:
             return np.array([float(int(y))])
-        named = f", or one of {', '.join(names)}" if names is not None and len(names) == classes else ""
-        raise InputError(f"y: expected a class from 0 to {classes - 1}{named}, got {short(y)}")
+        expected = [] if numbered else [f"a class from 0 to {classes - 1}"]
+        expected += [] if names is None else [f"one of {', '.join(names)}"]
+        raise InputError(f"y: expected {', or '.join(expected)}, got {short(y)}")
 
     def _numbers(self, y: Any) -> Array:
         n = self.quality.outputs
@@ -61,9 +67,21 @@ class Truth:
         """None where nothing was labelled."""
         if not len(self.quality) + self.missed + self.duplicates:
             return None
-        names, classes = self.model.classes, self.quality.classes
-        found = self.quality.figures(tuple(names) if names is not None and len(names) == classes else None)
-        return {**found, "missed": self.missed, "duplicates": self.duplicates}
+        return {**self.quality.figures(self.names), "missed": self.missed, "duplicates": self.duplicates}
+
+
+def class_names(model: Model) -> tuple[str, ...] | None:
+    """The names of all classes, in their order; None where the model has none. The one name of a sigmoid unit is that
+    of the second class, whose probability the unit gives.
+    """
+    names, classes = model.classes, classes_of(model)
+    if names is not None and len(names) == 1 and classes == 2:
+        return f"not {names[0]}", names[0]
+    return names if names is not None and len(names) == classes else None
+
+
+def _whole(name: str) -> bool:
+    return name.removeprefix("-").isdecimal()
 
 
 def truth_of(rules: Stream, table: Table, judge: int) -> Truth | None:
