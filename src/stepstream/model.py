@@ -235,14 +235,16 @@ class Model:
         """Units of each output."""
         return tuple(self._specs[source].shape[0] for _, source in self._given)
 
-    def with_graph(self, graph: Graph) -> Model:
+    def with_graph(self, graph: Graph, reports: Mapping[str, Any] | None = None) -> Model:
         """The same model, names, training length and provenance, over another graph: one that is calibrated, say.
 
-        The names of two classes go with the sigmoid whose one unit stands for both.
+        reports: those that hold for the new graph, JSON by name; None: those that this model has. The names of two
+        classes go with the sigmoid whose one unit stands for both. Raises InputError for reports that are no JSON.
         """
         pair = self.classes is not None and len(self.classes) == 2 and self.output_sizes == (1,)
         classes = None if pair and not _is_binary(graph) else self.classes
-        return Model(replace(self.reading, graph=graph, classes=classes), self.features, classes)
+        reports = self.reports if reports is None else reports
+        return Model(replace(self.reading, graph=graph, classes=classes, reports=reports), self.features, classes)
 
     @cached_property
     def index_columns(self) -> Mapping[int, int]:

@@ -38,6 +38,7 @@ def test_from_a_model_to_one_that_is_calibrated_and_decides(files):
     ).stdout.decode()
     for words in ("cross-validated", "held-out", "at the end", "an oracle", "tried", "what could be had"):
         assert words in told
+    assert "the model was calibrated on these very data" in told
     decides = stepstream.load(out)
     assert decides.decides
     assert set(decides.reports) == {"calibration", "trigger"}

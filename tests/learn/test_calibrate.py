@@ -13,7 +13,8 @@ from stepstream.graph import attach
 from stepstream.learn.answers import probabilities
 from stepstream.learn.calibrate import BY_STEP, IDENTITY, ISOTONIC, METHODS, TEMPERATURE, calibrate
 from stepstream.learn.data import sequences
-from stepstream.learn.outside import out_of_fold, raw_logits
+from stepstream.learn.drift import reference
+from stepstream.learn.outside import described, out_of_fold, raw_logits
 from stepstream.learn.trigger import fit_trigger
 
 TIME = 12
@@ -150,6 +151,113 @@ def test_a_models_own_training_data_are_recognised(overconfident, new, tmp_path)
     assert "trained on these very data" in fit_trigger(model, overconfident, family="threshold").warnings[0]
     assert not calibrate(model, new).warnings
     assert not calibrate(model, overconfident, logits=raw_logits(model, overconfident)).warnings
+
+
+@pytest.mark.parametrize(
+    "report",
+    [5, "text", [1], {"data": 5}, {"data": {}, "scaling": [1]}, {"scaling": {"mean": 5}}, {"data": {}, "scaling": None}]
+    + [{"data": {}, "scaling": {"mean": mean}} for mean in ("text", ["a"], [None], [10**400], [[0.0]], {"a": 1})],
+)
+def test_a_training_report_of_another_form_is_none(overconfident, report):
+    model = passing().with_graph(passing().graph, {"training": report})
+    assert not calibrate(model, overconfident).warnings
+    assert not fit_trigger(model, overconfident, family="threshold").warnings
+
+
+def test_training_data_are_recognised_with_their_columns_in_another_order(overconfident):
+    """The model takes its features by name, and so its report has their means in its own order."""
+    x = [np.concatenate([x, x + 5], axis=1) for x in overconfident.x]
+    own, other = (
+        sequences([row[:, order] for row in x], np.array(overconfident.y), features=names, classes=("down", "up"))
+        for order, names in (([0, 1], ["a", "b"]), ([1, 0], ["b", "a"]))
+    )
+    model = stepstream.Model(model_of(dense(2, 1), features=2).reading, features=["a", "b"])
+    about = described(own)
+    report = {"data": about, "scaling": {"mean": about["mean"]}}
+    model = model.with_graph(model.graph, {"training": report})
+    for data in (own, other):
+        assert "trained on these very data" in calibrate(model, data).warnings[0]
+        assert "trained on these very data" in fit_trigger(model, data, family="threshold").warnings[0]
+
+
+def test_the_reports_of_a_chain_are_all_in_the_model(overconfident, tmp_path):
+    model = passing().with_graph(passing().graph, {"note": 1})
+    calibration = calibrate(model, overconfident)
+    trigger = fit_trigger(calibration.model, overconfident, probabilities=calibration.probabilities)
+    calibration.save(tmp_path / "calibrated.stepstream")
+    trigger.save(tmp_path / "decides.stepstream")
+    trigger.model.save(tmp_path / "model.stepstream")
+    calibrated, *decide = (
+        stepstream.load(tmp_path / f"{name}.stepstream").reports for name in ("calibrated", "decides", "model")
+    )
+    assert calibrated.keys() == {"note", "calibration"}
+    assert calibrated["calibration"]["temperature"] == calibration.report["temperature"]
+    for reports in decide:
+        assert reports.keys() == {"note", "calibration", "trigger"}
+        assert reports["calibration"] == calibrated["calibration"]
+        assert reports["trigger"]["family"] == trigger.family
+    again = calibrate(calibration.model, overconfident, method=BY_STEP)
+    assert again.model.reports["calibration"]["method"] == BY_STEP
+    assert model.reports.keys() == {"note"}
+
+
+def test_a_trigger_that_was_fitted_on_other_probabilities_is_taken_off(overconfident):
+    trigger = fit_trigger(passing(), overconfident, family="threshold")
+    found = calibrate(trigger.model, overconfident)
+    assert not found.model.decides
+    assert found.model.graph == calibrate(passing(), overconfident).model.graph
+    assert found.model.reports.keys() == {"calibration"}
+    assert "has been taken off; fit it again: fit_trigger(" in found.warnings[-1]
+    assert found.report["warnings"] == list(found.warnings)
+
+
+def test_a_trigger_stays_where_the_probabilities_do(overconfident):
+    calibration = calibrate(passing(), overconfident)
+    trigger = fit_trigger(calibration.model, overconfident, probabilities=calibration.probabilities)
+    for model, method in ((trigger.model, TEMPERATURE), (fit_trigger(passing(), overconfident).model, IDENTITY)):
+        found = calibrate(model, overconfident, method=method)
+        assert found.model.graph == model.graph
+        assert found.model.reports.keys() == {"calibration", "trigger"}
+        assert not found.warnings
+
+
+@pytest.mark.parametrize("windowing", ["carry", "tumbling(4)", "sliding(4)"])
+@pytest.mark.parametrize("units", [1, 4])
+def test_an_engine_watches_by_the_calibrated_probabilities(windowing, units):
+    y, z = walks(300, TIME)
+    training = labelled(y, 4 * z) if units == 1 else sequences(4 * z[..., None], y * 3, classes=tuple("abcd"))
+    model = passing(units)
+    model = model.with_graph(model.graph, {"drift": reference(model, training, windowing)})
+    some = training.some(np.arange(200))
+    found = calibrate(model, some, method=TEMPERATURE, windowing=windowing)
+    before, after = model.reports["drift"], found.model.reports["drift"]
+    assert after["inputs"] == before["inputs"]
+    fresh = reference(found.model, some, windowing)
+    assert after["windowing"] == fresh["windowing"]
+    steps, expected = after["probability"]["by step"], fresh["probability"]["by step"]
+    assert steps.keys() == expected.keys()
+    for age, counts in expected.items():
+        assert np.shape(steps[age]) == np.shape(counts)
+        assert np.sum(steps[age]) == np.sum(counts)
+        assert abs(np.array(steps[age]) - counts).sum() < 0.25 * np.sum(counts)  # by other folds, much the same
+    _, z = walks(1000, TIME, seed=5)
+    engine = stepstream.Engine(found.model, windowing, watch=1)
+    engine.step_many(np.repeat(np.arange(1000), TIME), 4 * z.reshape(-1, 1).astype(np.float32))
+    drift = engine.stats()["drift"]
+    assert [w for w in drift["warnings"] if w.startswith("probability")] == []
+    assert drift["probability"]["10" if windowing != "tumbling(4)" else "3"]["psi"] is not None
+
+
+def test_fitting_a_trigger_on_the_data_of_the_calibration_is_said(overconfident, new):
+    calibration = calibrate(passing(), overconfident)
+    found = fit_trigger(calibration.model, overconfident, family="threshold")
+    assert "calibrated on these very data" in found.warnings[0]
+    assert "probabilities=calibration.probabilities" in found.report["warnings"][0]
+    given = calibration.probabilities
+    assert not fit_trigger(calibration.model, overconfident, family="threshold", probabilities=given).warnings
+    assert not fit_trigger(calibration.model, new, family="threshold").warnings
+    left = calibrate(passing(), overconfident, method=IDENTITY)  # nothing was fitted
+    assert not fit_trigger(left.model, overconfident, family="threshold").warnings
 
 
 def test_one_stream_cannot_be_validated():

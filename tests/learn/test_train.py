@@ -72,6 +72,16 @@ def test_it_scales_by_itself_and_its_bundle_takes_no_second_scale(training, tmp_
     assert samples(training.model)[..., 1].mean() == pytest.approx(50, abs=1)
 
 
+@pytest.mark.parametrize(
+    ("cut", "windowing"),
+    [({}, "carry"), ({"window": 4}, "tumbling(4)"), ({"window": 4, "state_passing": 0.5}, "carry")],
+)
+def test_the_training_data_are_described_as_they_were_cut(cut, windowing):
+    drift = train(steps(), replace(SMALL, epochs=1, **cut)).model.reports["drift"]
+    assert drift["windowing"] == windowing
+    assert set(drift["probability"]["by step"]) == {"1", "2", "3"} | ({"5", "7"} if windowing == "carry" else set())
+
+
 def test_it_learns(training):
     first, last = training.history[0], training.history[-1]
     assert last["validation_loss"] < first["validation_loss"]

@@ -93,7 +93,7 @@ def decide(
         report = {**report, "held_out": trigger.score(read_data(held_out, *options)).to_dict()}
     if png is not None:
         trigger_png(report, png)
-    trigger.save(out, report)
+    trigger.model.save(out, reports={"trigger": report})
     if as_json:
         print_json(report)
     else:

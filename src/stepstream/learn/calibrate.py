@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, final
@@ -15,8 +15,9 @@ from stepstream.graph.ir import Array
 from stepstream.learn import isotonic, temperature
 from stepstream.learn.answers import matched
 from stepstream.learn.data import Sequences
+from stepstream.learn.drift import renewed
 from stepstream.learn.metrics import FLOOR, calibration_error
-from stepstream.learn.outside import SEEN, fold_indices, raw_logits, trained_on, two_columns
+from stepstream.learn.outside import SEEN, described, fold_indices, raw_logits, trained_on, two_columns
 from stepstream.learn.rules import number, standard_error
 from stepstream.learn.temperature import Points
 from stepstream.live.windowing import Session, Sliding, Tumbling, Windowing
@@ -27,6 +28,10 @@ METHODS = (IDENTITY, TEMPERATURE, BY_STEP, ISOTONIC)  # from the plainest on
 LEAST = {BY_STEP: 200, ISOTONIC: 500}  # streams below which "auto" does not try: two dozen parameters, thirty knots
 FEW = 100  # streams: below, a calibration is a guess that cross-validation can hardly judge
 FEW_OF_A_CLASS = 10  # streams
+TAKEN_OFF = (
+    "the model's trigger was fitted on other probabilities than it now gives, and has been taken off; fit it again: "
+    "fit_trigger(calibration.model, data, probabilities=calibration.probabilities)"
+)
 
 
 @final
@@ -49,7 +54,8 @@ class Correction:
 class Calibration:
     """What `calibrate` made.
 
-    model: the model with the calibration in its graph; the raw logits are still there (`graph.attach.logits`).
+    model: the model with the calibration in its graph; the raw logits are still there (`graph.attach.logits`). Its
+    reports are those that still hold, this one as "calibration".
     method: one of `METHODS`. correction: the numbers. report: JSON: log loss, Brier score and calibration error, before
     and after, cross-validated and on the held-out data. warnings: in words. probabilities: of each sequence that it
     was fitted on, float32 (time_i, classes), by calibrations fitted without that sequence's stream: what
@@ -64,8 +70,8 @@ class Calibration:
     probabilities: tuple[Array, ...]
 
     def save(self, path: str | Path) -> None:
-        """Write the calibrated model as a bundle, with the report. Raises as `Model.save`."""
-        self.model.save(path, reports={"calibration": self.report})
+        """Write the calibrated model as a bundle, with all reports. Raises as `Model.save`."""
+        self.model.save(path)
 
 
 def calibrate(
@@ -92,6 +98,9 @@ def calibrate(
     n is the training length, else the longest sequence; later samples are treated as the n-th. With one label per
     sample each sample is one observation at its age. windowing: how the model will be served. A calibration that the
     model has is replaced. held_out: data to show before and after on, not used otherwise.
+    Where other probabilities come out than before, a trigger is taken off, as it was fitted on the old ones, with a
+    warning; and of the report "drift", by which an engine watches, the probabilities become those that the calibration
+    gives on `data` under `windowing`, as in `Calibration.probabilities`; its inputs stay those of the training.
     Raises InputError for data or a model without classes, and for a method that is none.
     """
     if method not in {"auto", *METHODS}:
@@ -126,6 +135,7 @@ def calibrate(
         "length": n,
         "windowing": str(cut),
         "out_of_fold_logits": logits is not None,
+        "data": described(data),
         "temperature": {str(t): round(float(1 / correction.scale[t - 1]), 4) for t in sorted({1, (n + 1) // 2, n})},
         "tried": [_candidate(name, losses, data) for name in losses],
     }
@@ -133,20 +143,23 @@ def calibrate(
         report["cross_validated"] = _before_after(every, crossed[IDENTITY], crossed[chosen], data, n)
     if held_out is not None:
         report["held_out"] = _on_held_out(model, held_out, correction, n, cut)
-    report["warnings"] = warnings
-    graph = attach.uncalibrated(model.graph)
+    before = attach.without_trigger(model.graph)
+    graph = attach.uncalibrated(before)
     if chosen != IDENTITY:
         graph = attach.calibrated(graph, correction.scale, correction.knots)
-    final = crossed[chosen] if parts else correction.apply(every.logits, every.t)
+    final = (crossed[chosen] if parts else correction.apply(every.logits, every.t)).astype(np.float32)
+    reports = dict(model.reports)
+    if graph == before:  # the same probabilities: all that was found out about them still holds
+        graph = model.graph
+    else:
+        warnings += [TAKEN_OFF] if model.decides else []
+        reports.pop("trigger", None)
+        if isinstance(known := reports.get("drift"), Mapping) and "inputs" in known:
+            reports["drift"] = renewed(known, final, _watched(data, ages, cut), classes, cut)
+    report["warnings"] = warnings
+    calibrated = model.with_graph(graph, {**reports, "calibration": report})
     ends = np.cumsum(data.lengths)[:-1]
-    return Calibration(
-        model.with_graph(graph),
-        chosen,
-        correction,
-        report,
-        tuple(warnings),
-        tuple(np.split(final.astype(np.float32), ends)),
-    )
+    return Calibration(calibrated, chosen, correction, report, tuple(warnings), tuple(np.split(final, ends)))
 
 
 def _identity(data: Points, n: int) -> Correction:
@@ -270,6 +283,13 @@ def _ages(data: Sequences, windowing: Windowing) -> list[Array]:
         n, stride = windowing.n, windowing.stride
         return [age - stride * np.maximum(-((n - age) // stride), 0) for age in ages]
     return ages
+
+
+def _watched(data: Sequences, ages: list[Array], windowing: Windowing) -> Array:
+    """Ages (points,) as an engine counts them: under sliding windows those of the stream."""
+    if isinstance(windowing, Sliding):
+        ages = [np.arange(1, length + 1) for length in data.lengths]
+    return np.concatenate(ages)
 
 
 def _check(logits: Sequence[Array], data: Sequences, classes: int) -> None:

@@ -9,11 +9,11 @@ import numpy as np
 from stepstream.errors import InputError
 from stepstream.graph.ir import Array
 from stepstream.live.ages import rung_of
-from stepstream.live.drift import BINS, bins_of, columns_of
+from stepstream.live.drift import BINS, bins_of, columns_of, form_of
 from stepstream.live.quality import classes_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from stepstream.live.windowing import Windowing
     from stepstream.model import Model
@@ -30,9 +30,11 @@ class HasSamples(Protocol):
 def reference(model: Model, data: HasSamples, windowing: str | Windowing = "carry") -> dict[str, Any]:
     """Of the model's training data; plain numbers, for JSON; for `Engine(reference=)` or a model's report "drift".
 
-    data: the labelled sequences, of which x alone is read. windowing: how the engine will cut its streams.
-    Returns {"inputs": {"mean", "std": one number for each feature; "quantiles": 11 deciles for each; "edges", "counts":
-    for each the upper edges of its cells, and how many samples fell into each cell, the last one without an edge},
+    data: the labelled sequences, of which x alone is read. windowing: how the engine will cut its streams; one that
+    cuts them otherwise compares the inputs alone.
+    Returns {"windowing": the same as text, "inputs": {"mean", "std": one number for each feature; "quantiles": 11
+    deciles for each; "edges", "counts": for each the upper edges of its cells, and how many samples fell into each
+    cell, the last one without an edge},
     "probability": {"by step": {age: how many probabilities of the second class fell into each tenth}}}, where there are
     more than two classes a list for each. An age stands for all up to the next one of the ladder 1, 2, 3, 5, 7, 10, 15,
     20, 30, 50, 70, 100, ... Without classes there are no probabilities. Raises InputError for data without samples, or
@@ -44,17 +46,19 @@ def reference(model: Model, data: HasSamples, windowing: str | Windowing = "carr
     quantiles = np.quantile(x, np.linspace(0, 1, 11), axis=0).T  # (features, 11)
     edges = [_edges(column, deciles) for column, deciles in zip(x.T, quantiles, strict=True)]
     counts = [np.bincount(np.searchsorted(e, c), minlength=len(e) + 1) for e, c in zip(edges, x.T, strict=True)]
+    cut = model.stream(windowing).windowing
     found: dict[str, Any] = {
+        "windowing": form_of(cut),
         "inputs": {
             "mean": x.mean(axis=0).tolist(),
             "std": x.std(axis=0).tolist(),
             "quantiles": quantiles.tolist(),
             "edges": [e.tolist() for e in edges],
             "counts": [c.tolist() for c in counts],
-        }
+        },
     }
     classes = classes_of(model)
-    return found if classes is None else {**found, "probability": {"by step": _steps(model, data, windowing, classes)}}
+    return found if classes is None else {**found, "probability": {"by step": _steps(model, data, cut, classes)}}
 
 
 def _edges(values: Array, deciles: Array) -> Array:
@@ -67,16 +71,32 @@ def _edges(values: Array, deciles: Array) -> Array:
     return np.unique(np.append(inner, np.nextafter(ordered[0], -np.inf, dtype=np.float64)))
 
 
-def _steps(model: Model, data: HasSamples, windowing: str | Windowing, classes: int) -> dict[str, Any]:
-    counts: dict[int, Array] = {}
+def renewed(
+    known: Mapping[str, Any], probabilities: Array, ages: Array, classes: int, windowing: Windowing
+) -> dict[str, Any]:
+    """A reference with the same inputs and other probabilities.
+
+    probabilities: float32 (samples, classes), as they come under this windowing, at ages int64 (samples,).
+    """
+    steps = _by_step(columns_of(probabilities, classes), ages)
+    return {"windowing": form_of(windowing), "inputs": known["inputs"], "probability": {"by step": steps}}
+
+
+def _steps(model: Model, data: HasSamples, windowing: Windowing, classes: int) -> dict[str, Any]:
+    ages, answers = list[int](), list[Any]()
     for one in data.x:
         stream = model.stream(windowing)
-        ages, answers = list[int](), list[Any]()
         for sample in np.asarray(one, np.float32):
             answers.append(stream.step(sample))
             ages.append(-1 if stream.age is None else stream.age)
-        p, rungs = columns_of(np.array(answers, np.float32).reshape(len(ages), -1), classes), rung_of(ages)
-        for age in np.unique(rungs[rungs > 0]).tolist():
-            new = np.stack([np.bincount(column, minlength=BINS) for column in bins_of(p[rungs == age]).T])
-            counts[age] = counts.get(age, 0) + new
-    return {str(age): (c[0] if len(c) == 1 else c).tolist() for age, c in sorted(counts.items())}
+    return _by_step(columns_of(np.array(answers, np.float32).reshape(len(ages), -1), classes), np.array(ages))
+
+
+def _by_step(p: Array, ages: Array) -> dict[str, Any]:
+    """p: (samples, columns)."""
+    rungs = rung_of(ages)
+    found = {}
+    for age in np.unique(rungs[rungs > 0]).tolist():
+        counts = [np.bincount(column, minlength=BINS).tolist() for column in bins_of(p[rungs == age]).T]
+        found[str(age)] = counts[0] if len(counts) == 1 else counts
+    return found

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import final
+from typing import Any, final
 
 import numpy as np
 
@@ -65,27 +66,57 @@ def out_of_fold(train: Callable[[Sequences], Model], data: Sequences, k: int = 5
     return OutOfFold(tuple(logits), tuple(softmax(z) for z in logits))
 
 
-def trained_on(model: Model, data: Sequences) -> bool:
-    """Whether the model's training report describes these very data: as many, as long, with the same means."""
-    report = model.reports.get("training", {})
-    about, mean = report.get("data", {}), report.get("scaling", {}).get("mean")
+def described(data: Sequences) -> dict[str, Any]:
+    """What data are known by when they are met again, for JSON; features in the order that `matched` gives."""
     lengths = data.lengths
-    same = {
+    return {
         "sequences": len(data),
         "streams": len(set(data.streams)),
         "samples": int(lengths.sum()),
         "shortest": int(lengths.min()),
         "longest": int(lengths.max()),
+        "mean": np.concatenate(data.x).mean(axis=0, dtype=np.float64).tolist(),
     }
-    if mean is None or any(about.get(name) != value for name, value in same.items()):
+
+
+def trained_on(model: Model, data: Sequences) -> bool:
+    """Whether the model's training report describes these very data, as `matched` has them. One of another form, which
+    a user may have written, describes none.
+    """
+    report = model.reports.get("training")
+    return _same(_part(report, "data"), _part(_part(report, "scaling"), "mean"), data)
+
+
+def calibrated_on(model: Model, data: Sequences) -> bool:
+    """Whether a model's calibration was fitted on these very data, as `matched` has them, by its report."""
+    about = _part(model.reports.get("calibration"), "data")
+    return model.calibrated and _same(about, _part(about, "mean"), data)
+
+
+def _part(report: Any, name: str) -> Any:
+    return report.get(name) if isinstance(report, Mapping) else None
+
+
+def _same(about: Any, mean: Any, data: Sequences) -> bool:
+    """Whether there are as many, as long, with the same means."""
+    if not isinstance(about, Mapping) or not isinstance(mean, list | tuple):
         return False
-    found = np.concatenate(data.x).mean(axis=0, dtype=np.float64)
-    return np.shape(mean) == found.shape and bool(
-        np.allclose(found, np.asarray(mean, np.float64), rtol=1e-3, atol=1e-6)
+    if not all(isinstance(v, int | float) and abs(v) <= sys.float_info.max for v in mean):
+        return False
+    own = described(data)
+    found = own.pop("mean")
+    return (
+        all(about.get(name) == value for name, value in own.items())
+        and len(mean) == len(found)
+        and bool(np.allclose(found, np.array(mean, np.float64), rtol=1e-3, atol=1e-6))
     )
 
 
 SEEN = (
     "the model was trained on these very data, on which it is surer of itself and more often right than on any other; "
     "give data that it has not seen, or the answers of models that have not (stepstream.learn.outside.out_of_fold)"
+)
+CALIBRATED = (
+    "the model was calibrated on these very data, so that its probabilities fit them better than any other; give "
+    "probabilities=calibration.probabilities, by calibrations that have not seen each stream, or data of their own"
 )

@@ -117,7 +117,8 @@ def train(
         "guards": [asdict(finding) for finding in found],
         "seconds": round(time.perf_counter() - begin, 3),
     }
-    reports = {"training": report, "drift": reference(model, part)}
+    cut = "carry" if recipe.carries or recipe.window is None else f"tumbling({recipe.window})"
+    reports = {"training": report, "drift": reference(model, part, cut)}
     model = Model(replace(model.reading, trained_ages=ages, reports=reports), model.features, model.classes)
     return Training(model, whole, history, recipe, report, ages, part)
 

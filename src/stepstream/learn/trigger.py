@@ -15,7 +15,7 @@ from stepstream.graph.ir import Array
 from stepstream.learn import answers, guarantee, rules
 from stepstream.learn.data import Sequences
 from stepstream.learn.families import FAMILIES, Candidate, candidates, threshold, thresholds
-from stepstream.learn.outside import SEEN, fold_indices, trained_on
+from stepstream.learn.outside import CALIBRATED, SEEN, calibrated_on, fold_indices, trained_on
 from stepstream.learn.rules import Cost, Score, Trace
 from stepstream.limits import MAX_INDEX
 from stepstream.model import Model
@@ -30,7 +30,8 @@ FEW = 50  # streams
 class Trigger:
     """What `fit_trigger` made.
 
-    model: the model with one more output, "decision"; its probabilities are what they were. family: its name.
+    model: the model with one more output, "decision"; its probabilities are what they were. This report is its report
+    "trigger"; the others, such as that of a calibration, are still there. family: its name.
     rule, k, latched: see `rules`; float32 (rows, 3). cost: what it was fitted for; n: the samples over which the delay
     is counted. report: JSON, with the cross-validated score of every candidate. warnings: in words.
     """
@@ -57,12 +58,9 @@ class Trigger:
         p, labels = _known(self.model, data, probabilities)
         return rules.score(self.decisions(p), p, labels, self.cost, self.n)
 
-    def save(self, path: str | Path, report: dict[str, Any] | None = None) -> None:
-        """Write the model with its trigger as a bundle, with this report or, where one with more in it is given, that.
-
-        Raises as `Model.save`.
-        """
-        self.model.save(path, reports={"trigger": self.report if report is None else report})
+    def save(self, path: str | Path) -> None:
+        """Write the model with its trigger as a bundle, with all reports. Raises as `Model.save`."""
+        self.model.save(path)
 
 
 def fit_trigger(
@@ -105,6 +103,7 @@ def fit_trigger(
         raise InputError("accuracy gap: expected a latched trigger, as its guarantee is for the first decision")
     attach.n_classes(model.graph)
     p, labels = _known(model, data, probabilities)
+    data = answers.matched(model, data)
     seen = rules.trace(p)
     n = model.training_length or int(seen.lengths.max())
     base = {
@@ -115,7 +114,10 @@ def fit_trigger(
         "streams": len(set(data.streams)),
         "probabilities_given": probabilities is not None,
     }
-    warnings = [SEEN] if probabilities is None and trained_on(model, data) else []
+    warnings = list[str]()
+    if probabilities is None:
+        warnings += [SEEN] if trained_on(model, data) else []
+        warnings += [CALIBRATED] if calibrated_on(model, data) else []
     warnings += _warnings(data)
     if family == GAP:
         found = guarantee.find(seen, labels, data.streams, k or 1, alpha, delta, seed)
@@ -155,8 +157,10 @@ def fit_trigger(
     }
     report = {"family": chosen, "settings": settings, "k": streak, **base, **report, "beside": beside}
     report["warnings"] = warnings
-    graph = attach.with_trigger(model.graph, rule, streak, latched)
-    return Trigger(model.with_graph(graph), chosen, rule, streak, latched, cost, n, report, tuple(warnings))
+    decides = model.with_graph(
+        attach.with_trigger(model.graph, rule, streak, latched), {**model.reports, "trigger": report}
+    )
+    return Trigger(decides, chosen, rule, streak, latched, cost, n, report, tuple(warnings))
 
 
 def _known(model: Model, data: Sequences, probabilities: Sequence[Array] | None) -> tuple[Sequence[Array], Array]:

@@ -8,31 +8,49 @@ random, fall into the same. The distance of the two is the population stability 
 from __future__ import annotations
 
 import random
+import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 
+from stepstream.arrays import short
 from stepstream.errors import InputError
 from stepstream.graph.ir import Array
-from stepstream.live.ages import rung_of
+from stepstream.live.ages import LADDER, rung_of
 from stepstream.live.quality import as_classes, classes_of
 from stepstream.live.settings import whole
+from stepstream.live.windowing import Sliding, Windowing, parse
 
 if TYPE_CHECKING:
     from stepstream.model import Model
 
 WINDOW = 1000  # chosen samples: the weight of each falls by one part in so many with the next
-ENOUGH = 200  # of them before anything is said
+ENOUGH = 1000  # of them before anything is said: those of one stream are alike, and few streams are soon no chance
 MOVING, MOVED = 0.1, 0.25  # of PSI: from where on a distribution is said to be moving, or to have moved
 BINS = 10  # of a probability
 SEED = 0
 
 
 def psi(reference: Array, counts: Array) -> float:
-    """Of two counts (cells,); half a sample more in every cell, so that an empty one says no more than the others."""
+    """Of two counts (cells,); half a sample more in every cell, so that an empty one gives a number: a large one, where
+    the other has many.
+    """
     p, q = ((c + 0.5) / (c.sum() + 0.5 * len(c)) for c in (reference, counts))
     return float(((q - p) * np.log(q / p)).sum())
+
+
+def excess(reference: Array, counts: Array) -> float:
+    """PSI above what chance alone makes of two samples of one distribution, (cells - 1) (1 / n + 1 / m); not below 0.
+
+    That is the mean for samples that do not depend on each other; those of one stream do, and scatter more. counts:
+    weights, the newest sample's 1, each earlier one's smaller by one part in WINDOW.
+    """
+    weight = counts.sum()
+    n = weight * (2 * WINDOW - 1) / (2 * WINDOW - weight)  # (sum of weights)^2 / sum of their squares
+    cells = np.count_nonzero(reference + counts)
+    return max(0.0, psi(reference, counts) - (cells - 1) * (1 / n + 1 / float(reference.sum())))
 
 
 def bins_of(p: Array) -> Array:
@@ -40,45 +58,139 @@ def bins_of(p: Array) -> Array:
     return np.clip((p * BINS).astype(np.int64), 0, BINS - 1)
 
 
+def form_of(windowing: Windowing) -> str:
+    """How streams are cut, as text, in whichever way the answers are computed."""
+    return str(replace(windowing, by=None)) if isinstance(windowing, Sliding) else str(windowing)
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Expected:
+    """A reference that fits a model. mean: float64 (features,). edges, counts: of each feature, float64 (cells - 1,)
+    and (cells,). steps: by age, float64 (columns, BINS). windowing: under which those came, as `form_of` has it.
+    """
+
+    mean: Array
+    edges: list[Array]
+    counts: list[Array]
+    steps: dict[int, Array]
+    windowing: str
+
+
+def expected_of(reference: Any, features: int, classes: int | None, source: str) -> Expected:
+    """What `learn.drift.reference` returned, checked: a file may hold anything. source: where it is from, in words.
+
+    Raises InputError.
+    """
+    look = _Look(source)
+    inputs = look.part(reference, "inputs", "")
+    mean = look.numbers(inputs.get("mean"), "inputs.mean", features)
+    look.numbers(inputs.get("std"), "inputs.std", features, least=0)
+    edges, counts = list[Array](), list[Array]()
+    lists = look.lists(inputs.get("edges"), "inputs.edges", features)
+    for i, (one, many) in enumerate(
+        zip(lists, look.lists(inputs.get("counts"), "inputs.counts", features), strict=True)
+    ):
+        rising = look.numbers(one, f"inputs.edges[{i}]")
+        if not (rising[1:] > rising[:-1]).all():
+            raise look.error("rising numbers", one, f"inputs.edges[{i}]")
+        edges.append(rising)
+        counts.append(look.counts(many, f"inputs.counts[{i}]", len(rising) + 1))
+    steps, windowing = dict[int, Array](), ""
+    if classes is not None and "probability" in reference:
+        cut = reference.get("windowing")
+        if not isinstance(cut, str):
+            raise look.error("how streams were cut, as text", cut, "windowing")
+        windowing = form_of(parse(cut))
+        columns = classes if classes > 2 else 1
+        found = look.part(look.part(reference, "probability", ""), "by step", "probability.")
+        for age, given in found.items():
+            where = f"probability.by step.{age}"
+            if age not in _AGES:
+                raise look.error("one of the ages 1, 2, 3, 5, 7, 10, ...", age, "probability.by step")
+            rows = [given] if columns == 1 else look.lists(given, where, columns)
+            steps[_AGES[age]] = np.stack([look.counts(row, where, BINS) for row in rows])
+    return Expected(mean, edges, counts, steps, windowing)
+
+
+_AGES = {str(age): age for age in LADDER}
+
+
+@final
+class _Look:
+    """Takes a reference to pieces, with one error for all that may be wrong."""
+
+    def __init__(self, source: str) -> None:
+        self._source = source
+
+    def error(self, expected: str, got: Any, where: str) -> InputError:
+        return InputError(
+            f"{self._source}: expected what learn.drift.reference returns for this model, {expected} at {where!r}, got "
+            f"{short(got)}; make it with this model and its training data, and give it as reference="
+        )
+
+    def part(self, found: Any, name: str, where: str) -> Mapping[Any, Any]:
+        part = found.get(name) if isinstance(found, Mapping) else found
+        if not isinstance(part, Mapping):
+            raise self.error("an object", part, where + name)
+        return part
+
+    def lists(self, found: Any, where: str, size: int) -> Sequence[Any]:
+        if not isinstance(found, list | tuple) or len(found) != size:
+            raise self.error(f"{size} lists", found, where)
+        return found
+
+    def numbers(self, found: Any, where: str, size: int | None = None, least: float = -sys.float_info.max) -> Array:
+        """float64 (size,), or of any size from 1 on."""
+        if (
+            not isinstance(found, list | tuple)
+            or len(found) != (size or max(1, len(found)))
+            or not all(isinstance(v, int | float) and not isinstance(v, bool) for v in found)
+            or not all(least <= v <= sys.float_info.max for v in found)
+        ):
+            kind = "finite numbers" if least < 0 else f"finite numbers from {least:g}"
+            raise self.error(f"{'' if size is None else f'{size} '}{kind}", found, where)
+        return np.array(found, np.float64)
+
+    def counts(self, found: Any, where: str, size: int) -> Array:
+        """How many samples, not all of them 0, and as many as can be counted."""
+        counts = self.numbers(found, where, size, least=0)
+        if not 0 < counts.max() <= _MOST:
+            raise self.error(f"{size} counts, the largest from 1 to 2**53", found, where)
+        return counts
+
+
+_MOST = 2.0**53
+
+
 @final
 class Watch:
-    """Looks at one of `every` samples, on average. reference: as `learn.drift.reference` returns it. classes: None for
-    regression, whose answers are not compared. outputs: how many numbers of an answer are the model's, the first ones.
-
-    Raises InputError for the reference of another model.
+    """Looks at one of `every` samples, on average. classes: None for regression, whose answers are not compared; nor
+    are they where the reference has those under another windowing, as a stream that was cut elsewhere has seen
+    something else at the same age. outputs: how many numbers of an answer are the model's, the first ones.
     """
 
     def __init__(
         self,
-        reference: Any,
+        expected: Expected,
         every: int,
         names: Sequence[str],
         outputs: int,
         classes: int | None,
         units: Sequence[str] | None,
+        windowing: Windowing,
     ) -> None:
         self._names, self._every = list(names), every
-        try:
-            inputs = reference["inputs"]
-            self._mean, self._std = (np.array(inputs[part], np.float64) for part in ("mean", "std"))
-            self._edges = [np.array(edges, np.float64) for edges in inputs["edges"]]
-            self._expected = [np.array(counts, np.float64) for counts in inputs["counts"]]
-            steps = {} if classes is None else reference["probability"]["by step"]
-            self._steps = {int(age): np.atleast_2d(np.array(counts, np.float64)) for age, counts in steps.items()}
-        except (TypeError, KeyError, ValueError) as e:
-            raise InputError(f"reference: expected what learn.drift.reference returns, got another form ({e!r})") from e
-        columns = 0 if classes is None else classes if classes > 2 else 1
-        sizes = {len(self._names)}
-        cells = [len(counts) - len(edges) for edges, counts in zip(self._edges, self._expected, strict=False)]
-        parts = self._mean, self._std, self._edges, self._expected
-        if (
-            {len(part) for part in parts} != sizes
-            or set(cells) != {1}
-            or any(counts.shape != (columns, BINS) for counts in self._steps.values())
-        ):
-            raise InputError(
-                f"reference: expected one of {len(self._names)} features and {columns} probabilities, got one of "
-                f"{len(self._edges)} features; make it with this model and its training data"
+        self._mean, self._edges, self._expected = expected.mean, expected.edges, expected.counts
+        own = form_of(windowing)
+        self._steps = expected.steps if expected.windowing == own else {}
+        self._note = None
+        if classes is not None and not expected.steps:
+            self._note = "probabilities are not compared: the reference has none"
+        elif expected.steps and not self._steps:
+            self._note = (
+                f"probabilities are not compared: the reference has those under {expected.windowing}, and this engine "
+                f'cuts by {own}; give reference=learn.drift.reference(model, data, "{own}")'
             )
         self._units, self._classes = units, classes
         self._outputs = outputs
@@ -128,12 +240,12 @@ class Watch:
             self._seen[age] += len(p)
 
     def figures(self) -> dict[str, Any]:
-        """None for what too few samples have come of."""
+        """PSI above chance; None for what too few samples have come of. note: what is not compared, and why."""
         enough, warnings = self.chosen >= ENOUGH, list[str]()
         mean = (self._sums[1] / np.maximum(self._sums[0], 1e-300)).tolist()
         inputs: dict[str, Any] = {}
         for i, name in enumerate(self._names):
-            value = psi(self._expected[i], self._counts[i]) if enough else None
+            value = excess(self._expected[i], self._counts[i]) if enough else None
             trained = float(self._mean[i])
             inputs[name] = {"psi": value, "mean": mean[i] if self.chosen else None, "mean in training": trained}
             cure = f"its mean is {mean[i]:.3g}, {trained:.3g} in training; check the sensor or retrain"
@@ -142,13 +254,20 @@ class Watch:
         for age, expected in self._steps.items():
             found = None
             if self._seen[age] >= ENOUGH:
-                found = [psi(e, c) for e, c in zip(expected, self._answers[age], strict=True)]
+                found = [excess(e, c) for e, c in zip(expected, self._answers[age], strict=True)]
             steps[str(age)] = {"psi": None if found is None else max(found), "n": self._seen[age]}
             units = [f" of {u}" for u in self._units or range(self._classes or 0)][-len(expected) :]
             for unit, value in zip(units, found or (), strict=False):
                 cure = "label some streams and look at their quality, or retrain"
                 warnings += _said(f"probability{unit} at age {age}", value, cure)
-        return {"samples": self.chosen, "window": WINDOW, "inputs": inputs, "probability": steps, "warnings": warnings}
+        return {
+            "samples": self.chosen,
+            "window": WINDOW,
+            "inputs": inputs,
+            "probability": steps,
+            "note": self._note,
+            "warnings": warnings,
+        }
 
 
 def _weights(n: int) -> tuple[Array, float]:
@@ -171,15 +290,19 @@ def _said(what: str, value: float | None, cure: str) -> list[str]:
     return [f"{what}: its distribution has moved, PSI {value:.2f} (over {MOVED}); {cure}"]
 
 
-def watch_of(model: Model, every: Any, reference: Mapping[str, Any] | None) -> Watch | None:
-    """None where nothing is to be watched. reference: None for the one that the model has as its report "drift"."""
+def watch_of(model: Model, windowing: Windowing, every: Any, reference: Mapping[str, Any] | None) -> Watch | None:
+    """None where nothing is to be watched. reference: None for the one that the model has as its report "drift".
+
+    Raises InputError, also for a reference that is none, or that of another model.
+    """
     whole("watch", every, 0, 2**31 - 1)
     if not every:
         if reference is not None:
             raise InputError("reference: expected watch=n too, one of how many samples is compared with it, got none")
         return None
+    source = "reference"
     if reference is None:
-        reference = model.reports.get("drift")
+        reference, source = model.reports.get("drift"), "the model's report 'drift'"
     if reference is None:
         raise InputError(
             "watch: expected a model that knows how its training data were distributed, got one that does not; give "
@@ -188,4 +311,5 @@ def watch_of(model: Model, every: Any, reference: Mapping[str, Any] | None) -> W
     names = model.features or [str(i) for i in range(model.n_features)]
     classes = classes_of(model)
     units = model.classes if model.classes is not None and len(model.classes) == classes else None
-    return Watch(reference, every, names, model.output_sizes[0], classes, units)
+    expected = expected_of(reference, model.n_features, classes, source)
+    return Watch(expected, every, names, model.output_sizes[0], classes, units, windowing)

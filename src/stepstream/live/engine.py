@@ -135,7 +135,7 @@ class Engine:
         store = chosen(store, durability, idle_after)
         self.model, self.windowing = model, rules.windowing
         self._rules, self._clock = rules, clock
-        self._streams = Residents(rules, settings, watch_of(model, watch, reference))
+        self._streams = Residents(rules, settings, watch_of(model, rules.windowing, watch, reference))
         self._lock, self._snapshots = threading.Lock(), threading.Lock()
         self._closed, self._exact, self._marking = False, True, 0
         self._why_closed = "was closed; open another"
