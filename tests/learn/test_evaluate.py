@@ -337,3 +337,9 @@ def test_occupancy(cases, adding):
     assert found.about["samples"] == 2665
     assert sum(r.count for r in found.runs[0].seen) == 2665
     assert found.about["classes"] == {"0": 1693, "1": 972}
+
+
+def test_the_first_answer_counts_whatever_rows_are_asked_for(adding):
+    every, few = evaluate(adding, whole()), evaluate(adding, whole(), ages=[3])
+    assert few.baselines == every.baselines
+    assert every.baselines[-1].figures["accuracy"] == every.runs[0].seen[0].figures["accuracy"]

@@ -54,7 +54,7 @@ def calibrate(
         str, typer.Option(help="How the model will be served: carry, tumbling(n) or sliding(n).")
     ] = "carry",
     folds: Annotated[int, typer.Option(min=2, help="Parts in cross-validation, by stream.")] = 5,
-    seed: Annotated[int, typer.Option(help="Of the division into parts.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the division into parts.")] = 0,
     training_length: TrainingLengthOption = None,
     scale: ScaleOption = None,
     architecture: ArchitectureOption = None,

@@ -65,7 +65,7 @@ def decide(
     alpha: Annotated[float, typer.Option(help="accuracy gap: what may be lost against waiting for the end.")] = 0.05,
     delta: Annotated[float, typer.Option(help="accuracy gap: how improbable it may be that more is.")] = 0.1,
     folds: Annotated[int, typer.Option(min=2, help="Parts in cross-validation, by stream.")] = 5,
-    seed: Annotated[int, typer.Option(help="Of the division into parts.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the division into parts.")] = 0,
     training_length: TrainingLengthOption = None,
     scale: ScaleOption = None,
     architecture: ArchitectureOption = None,

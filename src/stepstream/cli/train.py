@@ -52,33 +52,35 @@ def train(
     regression: RegressionOption = False,
     header: HeaderOption = True,
     recipe: Annotated[Path | None, typer.Option(help="JSON file of settings; the options below go over it.")] = None,
-    cell: Annotated[str | None, typer.Option(help=f"lstm, gru or rnn. [default: {DEFAULT.cell}]")] = None,
+    cell: Annotated[str | None, typer.Option(help=f"lstm, gru or rnn. \\[default: {DEFAULT.cell}]")] = None,
     units: Annotated[
-        str | None, typer.Option(help="Units of each recurrent layer, by commas. [default: 32,16]")
+        str | None, typer.Option(help="Units of each recurrent layer, by commas. \\[default: 32,16]")
     ] = None,
-    dropout: Annotated[float | None, typer.Option(help=f"[default: {DEFAULT.dropout}]")] = None,
-    rate: Annotated[float | None, typer.Option(help=f"Of Adam. [default: {DEFAULT.rate}]")] = None,
-    decay: Annotated[float | None, typer.Option(help=f"Of the rate, inverse time. [default: {DEFAULT.decay}]")] = None,
-    epochs: Annotated[int | None, typer.Option(help=f"[default: {DEFAULT.epochs}]")] = None,
-    batch: Annotated[int | None, typer.Option(help=f"Windows, or lanes. [default: {DEFAULT.batch}]")] = None,
+    dropout: Annotated[float | None, typer.Option(help=f"\\[default: {DEFAULT.dropout}]")] = None,
+    rate: Annotated[float | None, typer.Option(help=f"Of Adam. \\[default: {DEFAULT.rate}]")] = None,
+    decay: Annotated[
+        float | None, typer.Option(help=f"Of the rate, inverse time. \\[default: {DEFAULT.decay}]")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(help=f"\\[default: {DEFAULT.epochs}]")] = None,
+    batch: Annotated[int | None, typer.Option(help=f"Windows, or lanes. \\[default: {DEFAULT.batch}]")] = None,
     loss: Annotated[
-        str | None, typer.Option(help=f"At the samples: last, mean, ramp. [default: {DEFAULT.loss}]")
+        str | None, typer.Option(help=f"At the samples: last, mean, ramp. \\[default: {DEFAULT.loss}]")
     ] = None,
-    noise: Annotated[float | None, typer.Option(help="Added to the scaled inputs: its spread. [default: 0]")] = None,
-    prefixes: Annotated[float | None, typer.Option(help="Share of sequences cut at random. [default: 0]")] = None,
+    noise: Annotated[float | None, typer.Option(help="Added to the scaled inputs: its spread. \\[default: 0]")] = None,
+    prefixes: Annotated[float | None, typer.Option(help="Share of sequences cut at random. \\[default: 0]")] = None,
     window: Annotated[int | None, typer.Option(help="Cut sequences into windows of n samples.")] = None,
     state_passing: Annotated[
-        float | None, typer.Option(help="Share of windows that start from another's last state. [default: 0]")
+        float | None, typer.Option(help="Share of windows that start from another's last state. \\[default: 0]")
     ] = None,
     truncated: Annotated[
         int | None, typer.Option(help="Carry states through whole streams, back-propagate through n samples.")
     ] = None,
     balanced: Annotated[bool, typer.Option("--balanced", help="Give each class the same weight.")] = False,
     patience: Annotated[
-        int | None, typer.Option(help="Stop after n epochs that are no better. [default: never]")
+        int | None, typer.Option(help="Stop after n epochs that are no better. \\[default: never]")
     ] = None,
-    seed: Annotated[int | None, typer.Option(help=f"[default: {DEFAULT.seed}]")] = None,
-    validation: Annotated[float | None, typer.Option(help="Share of the streams held out. [default: none]")] = None,
+    seed: Annotated[int | None, typer.Option(help=f"\\[default: {DEFAULT.seed}]")] = None,
+    validation: Annotated[float | None, typer.Option(help="Share of the streams held out. \\[default: none]")] = None,
     find: Annotated[bool, typer.Option("--sweep", help="Choose loss, noise and epochs by cross-validation.")] = False,
     out: Annotated[
         Path | None,

@@ -257,6 +257,8 @@ def split(data: Sequences, share: float = 0.25, seed: int = 0) -> tuple[Sequence
 
     Raises InputError where there are not two streams, since nothing inside one may be held out.
     """
+    if seed < 0:
+        raise InputError(f"seed: expected a whole number from 0, got {seed!r}")
     if not 0 < share < 1:
         raise InputError(f"share: expected a number between 0 and 1, got {share!r}")
     groups = _shuffled(data, seed)

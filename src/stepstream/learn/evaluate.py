@@ -123,7 +123,7 @@ def evaluate(
     at = points(int(data.lengths.max()), [n] if n else [], ages)
     runs = tuple(_run(data, w, answers[str(w)], at) for w in chosen)
     prior = _prior(data if train is None else train)
-    baselines = tuple(_baselines(data, runs[0], prior, train is not None))
+    baselines = tuple(_baselines(data, runs[0].windowing, answers[runs[0].windowing], prior, train is not None))
     findings += _remarks(model, data, answers, runs, prior, n)
     findings += leaks(data, train, model)
     window = n or (None if data.per_sample else int(data.lengths.max()))
@@ -191,7 +191,9 @@ def _prior(data: Sequences) -> Array:
     return np.bincount(y, minlength=len(data.classes)) / len(y)
 
 
-def _baselines(data: Sequences, run: Run, prior: Array, trained: bool) -> Iterator[Baseline]:
+def _baselines(
+    data: Sequences, windowing: str, answers: tuple[Array, ...], prior: Array, trained: bool
+) -> Iterator[Baseline]:
     y = np.concatenate([np.atleast_1d(v) for v in data.y])
     source = "the training data" if trained else "these data"
     if data.classes is None:
@@ -205,18 +207,15 @@ def _baselines(data: Sequences, run: Run, prior: Array, trained: bool) -> Iterat
     if data.per_sample:
         return
     earliness = float((1 / data.lengths).mean())
+    first = float(np.mean([p[0].argmax() == y for p, y in zip(answers, data.y, strict=True)]))
     accuracies = {
         "coin at the first sample": ("a guess among the classes, without a look", 1 / len(data.classes)),
         "prior at the first sample": (f"always {often}, without a look", figures["accuracy"] or 0.0),
-        "model at the first sample": (f"the answer after one sample, under {run.windowing}", _first(run)),
+        "model at the first sample": (f"the answer after one sample, under {windowing}", first),
     }
     for name, (words, accuracy) in accuracies.items():
         mean = harmonic_mean(accuracy, earliness)
         yield Baseline(name, words, {"accuracy": accuracy, "earliness": earliness, "harmonic_mean": mean})
-
-
-def _first(run: Run) -> float:
-    return next((r.figures["accuracy"] for r in run.seen if r.first == 1), None) or 0.0
 
 
 def _remarks(
