@@ -10,7 +10,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from make import RULE, deciding, question
-from stepstream import Model
+from stepstream import InputError, Model
 from stepstream.cli import run
 from stepstream.cli.app import app
 from stepstream.graph.attach import with_trigger
@@ -72,9 +72,10 @@ def test_it_is_the_same_with_a_store_and_without_a_trigger_there_is_none(answers
 
 def test_an_output_of_that_name_keeps_a_column_of_its_own(answers):
     graph = question().graph
-    renamed = type(graph)(graph.inputs, graph.nodes, (("decision", graph.outputs[0][1]),))
-    text = answers(question().with_graph(with_trigger(renamed, RULE)))
-    assert text.startswith("key,time,age,output_decision,decision,complete,")
+    renamed = question().with_graph(type(graph)(graph.inputs, graph.nodes, (("decision", graph.outputs[0][1]),)))
+    with pytest.raises(InputError, match="rename the layer"):
+        with_trigger(renamed.graph, RULE)  # there would be two of one name
+    assert answers(renamed, name="plain.csv").startswith("key,time,age,decision,complete,")
 
 
 def test_the_view_shows_what_was_decided(answers, tmp_path, monkeypatch):

@@ -78,6 +78,7 @@ def test_a_recipe_longer_than_any_is_refused_whole(table, tmp_path):
     assert "recipe.json: expected a recipe of at most 1048576 bytes, got more" in " ".join(said.split())
 
 
+@trains
 def test_leaks_are_told_on_the_terminal_once(table, tmp_path):
     lines = table.read_text().splitlines()
     lines = [f"{line},{'tells' if not i else line.endswith('up') * 1}" for i, line in enumerate(lines)]
