@@ -21,12 +21,12 @@ from time import perf_counter
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[name] = "1"
 
-import numpy as np  # noqa: E402
-from networks import networks, ours  # noqa: E402
+import numpy as np
+from networks import networks, ours
 
-from stepstream import Engine  # noqa: E402
-from stepstream.stores.sqlite import SqliteStore  # noqa: E402
-from stepstream.stores.store import Records  # noqa: E402
+from stepstream import Engine
+from stepstream.stores.sqlite import SqliteStore
+from stepstream.stores.store import Records
 
 SAMPLES = 1000
 MODEL = ours(networks()["S"], 100)

@@ -27,18 +27,18 @@ for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
 os.environ.setdefault("KERAS_BACKEND", "jax")
 
-import numpy as np  # noqa: E402
-from aeon.datasets import load_classification  # noqa: E402
+import numpy as np
+from aeon.datasets import load_classification
 
-from stepstream.learn.answers import probabilities  # noqa: E402
-from stepstream.learn.calibrate import calibrate  # noqa: E402
-from stepstream.learn.data import Sequences, sequences  # noqa: E402
-from stepstream.learn.outside import out_of_fold  # noqa: E402
-from stepstream.learn.recipe import Recipe  # noqa: E402
-from stepstream.learn.rules import Cost  # noqa: E402
-from stepstream.learn.sweep import sweep  # noqa: E402
-from stepstream.learn.train import train  # noqa: E402
-from stepstream.learn.trigger import DELAYS, Trigger, fit_trigger  # noqa: E402
+from stepstream.learn.answers import probabilities
+from stepstream.learn.calibrate import calibrate
+from stepstream.learn.data import Sequences, sequences
+from stepstream.learn.outside import out_of_fold
+from stepstream.learn.recipe import Recipe
+from stepstream.learn.rules import Cost
+from stepstream.learn.sweep import sweep
+from stepstream.learn.train import train
+from stepstream.learn.trigger import DELAYS, Trigger, fit_trigger
 
 SETS = ("BasicMotions", "JapaneseVowels", "GunPoint", "ItalyPowerDemand")
 SEEN = (0.05, 0.1, 0.25, 0.5, 0.75, 1.0)  # of a sequence

@@ -21,12 +21,12 @@ from typing import Any
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[name] = "1"
 
-import numpy as np  # noqa: E402
-from networks import networks, ours  # noqa: E402
+import numpy as np
+from networks import networks, ours
 
-from stepstream import Engine  # noqa: E402
-from stepstream.kernel.executor import update  # noqa: E402
-from stepstream.live.journal import STEPS, Operation, decode, encode  # noqa: E402
+from stepstream import Engine
+from stepstream.kernel.executor import update
+from stepstream.live.journal import STEPS, Operation, decode, encode
 
 BATCH = 1024
 ROUNDS = 5

@@ -20,10 +20,10 @@ from typing import Any
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 out, sys.stdout = sys.stdout, sys.stderr  # whatever a framework prints
 
-import keras  # noqa: E402
-import numpy as np  # noqa: E402
-from keras import layers  # noqa: E402
-from networks import SLOPE, Network, networks  # noqa: E402
+import keras
+import numpy as np
+from keras import layers
+from networks import SLOPE, Network, networks
 
 X = np.random.default_rng(1).normal(size=(200, 64)).astype(np.float32)
 

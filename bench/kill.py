@@ -18,9 +18,9 @@ from time import perf_counter
 
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "live")]
-from kills import Killer, Options  # noqa: E402  (found by the path)
+from kills import Killer, Options  # found by the path
 
-from stores.server import start_redis  # noqa: E402
+from stores.server import start_redis
 
 
 def main() -> None:

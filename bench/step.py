@@ -27,14 +27,14 @@ for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[name] = "1"
 os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false"
 
-import numpy as np  # noqa: E402
-from contenders import Step, jax_step, numpy_step, onnx_bound, onnx_run, torch_step  # noqa: E402
-from keras_worker_client import Worker, workers  # noqa: E402
-from networks import Network, networks, ours  # noqa: E402
+import numpy as np
+from contenders import Step, jax_step, numpy_step, onnx_bound, onnx_run, torch_step
+from keras_worker_client import Worker, workers
+from networks import Network, networks, ours
 
-from stepstream.graph.validate import validate  # noqa: E402
-from stepstream.kernel.executor import native, update  # noqa: E402
-from stepstream.ops import REGISTRY  # noqa: E402
+from stepstream.graph.validate import validate
+from stepstream.kernel.executor import native, update
+from stepstream.ops import REGISTRY
 
 BATCHES = (16, 64, 1024)
 TABLES = (4096, 1_000_000)
