@@ -70,7 +70,7 @@ def ours(network: Network, training_length: int | None = None) -> Model:
             params = {
                 "units": weights["recurrent"].shape[0], "activation": {"name": "tanh"},
                 "recurrent_activation": {"name": "sigmoid"}, "return_sequences": i < last,
-                "zero_output_for_mask": False, "reset_after": True,
+                "zero_output_for_mask": False, **({"reset_after": True} if kind == "gru" else {}),
             }  # fmt: skip
         nodes.append(Node(f"{kind}{i}", kind, (source,), params, weights, f"{kind}{i}", i))
         source = nodes[-1].id
