@@ -62,6 +62,23 @@ def test_prefixes_cut_sequences_anew_in_every_epoch():
     assert all(1 <= n <= 20 for n in lengths[0] + lengths[1])
 
 
+def test_random_starts_are_in_the_first_half():
+    data, made_rows = made([20] * 50)
+    (b,) = batches(made_rows, Recipe(batch=50, starts=1), np.random.default_rng(0))
+    np.testing.assert_allclose(b.w.sum(axis=1), 1, rtol=1e-6)
+    begins = []
+    for x, there, row in zip(b.x, b.there, b.rows, strict=True):
+        assert not x[~there].any()
+        samples = raw(data, x[there]) - 100 * row
+        np.testing.assert_array_equal(samples, np.arange(samples[0], 20))
+        begins.append(int(samples[0]))
+    assert set(begins) == set(range(11))
+    (b,) = batches(made_rows, Recipe(batch=50, starts=0.5, prefixes=1), np.random.default_rng(0))
+    ends = [raw(data, x[there]) - 100 * row for x, there, row in zip(b.x, b.there, b.rows, strict=True)]
+    assert 10 < sum(e[0] > 0 for e in ends) < 40
+    assert 40 < sum(e[-1] < 19 for e in ends)
+
+
 def test_balanced_classes_weigh_the_same():
     _, made_rows = made([4] * 4, Recipe(class_weights="balanced"), y=[0, 0, 0, 1])
     of = [sum(w.sum() for w, y in zip(made_rows.w, made_rows.y, strict=True) if y[0] == k) for k in (0, 1)]

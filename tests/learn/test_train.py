@@ -51,7 +51,7 @@ def compiled_once(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def training():
-    return train(steps(), replace(SMALL, units=(8, 4), epochs=40), validation=0.25)
+    return train(steps(), replace(SMALL, units=(8, 4), epochs=40, average=0), validation=0.25)
 
 
 def test_the_model_answers_at_every_sample_as_keras_does_on_raw_samples(training):
@@ -88,6 +88,19 @@ def test_it_learns(training):
     test = steps(m=40, seed=2)
     p = training.model.run(np.stack(test.x))[..., 0]
     assert ((p[:, -1] > 0.5) == np.array(test.y)).mean() > 0.85
+
+
+def test_the_mean_of_the_weights_is_kept_and_validated():
+    """After one update there is a tenth of the first weights in it; without it the last update's are kept."""
+    recipe = replace(SMALL, epochs=1, batch=16)
+    data = steps()
+    made = [train(data, replace(recipe, average=a), validation=data).keras.get_weights() for a in (0.0, 0.98)]
+    first = train(data, replace(recipe, average=0.0, rate=1e-12)).keras.get_weights()
+    for last, mean, initial in zip(*made, first, strict=True):
+        np.testing.assert_allclose(mean, 0.9 * last + 0.1 * initial, atol=1e-6)
+    training = train(data, recipe, validation=data)
+    p = [np.asarray(y)[np.arange(len(y)), -1] for y in [training.model.run(np.stack(data.x))]][0][..., 0]
+    assert training.history[-1]["end_accuracy"] == pytest.approx(((p > 0.5) == np.array(data.y)).mean())
 
 
 def test_the_report_is_json_and_says_what_was_done(training):

@@ -120,23 +120,27 @@ def batch(rows: Rows, chosen: Array, size: int, time: int) -> Batch:
 
 
 def batches(rows: Rows, recipe: Recipe, rng: np.random.Generator) -> Iterator[Batch]:
-    """One epoch: all rows in random order, some of them cut where the recipe has prefixes, all of one shape."""
+    """One epoch: all rows in random order, some of them cut where the recipe says so, all of one shape."""
     size = min(recipe.batch, len(rows.x))
     order = rng.permutation(len(rows.x))
     for at in range(0, len(order), size):
         out = batch(rows, order[at : at + size], size, rows.longest)
-        if recipe.prefixes:
+        if recipe.prefixes or recipe.starts:
             _cut(out, rows, recipe, rng)
         yield out
 
 
 def _cut(out: Batch, rows: Rows, recipe: Recipe, rng: np.random.Generator) -> None:
     for i, row in enumerate(out.rows):
-        chosen, where = rng.random(2)
-        if chosen < recipe.prefixes:
-            n = 1 + int(where * len(rows.x[row]))
-            out.w[i, :n] = step_weights(n, recipe.loss) * rows.c[row][:n]
-            out.x[i, n:], out.w[i, n:], out.there[i, n:] = 0, 0, False
+        length = len(rows.x[row])
+        begins, first, ends, last = rng.random(4)
+        start = int(first * (length + 1) / 2) if begins < recipe.starts else 0
+        stop = start + 1 + int(last * (length - start)) if ends < recipe.prefixes else length
+        n = stop - start
+        for to, values in ((out.x, rows.x), (out.y, rows.y)):
+            to[i, :n], to[i, n:] = values[row][start:stop], 0
+        out.w[i, :n], out.w[i, n:] = step_weights(n, recipe.loss) * rows.c[row][start:stop], 0
+        out.there[i, n:] = False
 
 
 def noisy(x: Array, recipe: Recipe, rng: np.random.Generator) -> Array:

@@ -54,7 +54,7 @@ class Learner:
         lengths = data.lengths
         size = min(recipe.window or lengths.max(), lengths.max())
         ragged = bool((lengths % size).any() or (lengths < size).any())
-        masked = recipe.state_passing > 0 and (ragged or recipe.prefixes > 0)
+        masked = recipe.state_passing > 0 and (ragged or recipe.prefixes > 0 or recipe.starts > 0)
         with seeded(recipe.seed):
             made = stepper(twin(core, recipe.carries, masked), kind, recipe)
         return Learner(core, kind, made, made.state())
@@ -153,7 +153,7 @@ class Learner:
                 row |= self.validate(held, recipe, by_position)
             history.append(row)
             if recipe.patience is not None and best_epoch(history) == len(history):
-                best = self.stepper.state(("trainable", "other"))
+                best = self.stepper.kept()
             if folder is not None:
                 arrays = {f"now.{k}": v for k, v in self.stepper.state().items()} | {
                     f"best.{k}": v for k, v in best.items()
@@ -162,8 +162,7 @@ class Learner:
                 checkpoint.write(folder, {**about, "history": history}, arrays)
             if progress is not None:
                 progress(row)
-        if best:
-            self.stepper.restore(best)
+        self.stepper.restore(best or self.stepper.kept())
         self.stepper.give_back()
         return history
 

@@ -15,6 +15,7 @@ from stepstream.formats import json_text
 CELLS = ("lstm", "gru", "rnn")
 OUTPUTS = ("binary", "classes", "regression")
 LOSSES = ("last", "mean", "ramp")
+SHARES = {"dropout": 0.999, "noise": math.inf, "prefixes": 1, "starts": 1, "average": 0.9999, "state_passing": 1}
 MAX_COUNT = 10**9  # epochs, rows and units beyond it are typing errors
 
 
@@ -30,7 +31,10 @@ class Recipe:
     lanes under `truncated`.
     loss: the weights of a sequence's samples, which sum to 1: "last" the last alone, "mean" all alike, "ramp" rising
     linearly. noise: standard deviation of what is added to the inputs, in units of the scaled features.
-    prefixes: share of the sequences (0 to 1) that are cut at a random length, anew in every epoch.
+    prefixes: share of the sequences (0 to 1) that are cut at a random length, anew in every epoch. starts: share of them
+    that begin at a random sample of their first half, for streams that are joined at any moment.
+    average: the model that is kept has the running mean of the weights, over about 1 / (1 - average) updates, which
+    depends less on the seed and on when training ends (Polyak & Juditsky 1992); 0: the weights of the last update.
     window: cut sequences into windows of so many samples. state_passing: share of the windows (0 to 1) that start from
     another window's last state. truncated: back-propagate through so many samples at a time while the state is carried
     on to the stream's end.
@@ -50,6 +54,8 @@ class Recipe:
     loss: str = "mean"
     noise: float = 0.0
     prefixes: float = 0.0
+    starts: float = 0.0
+    average: float = 0.98
     window: int | None = None
     state_passing: float = 0.0
     truncated: int | None = None
@@ -65,7 +71,7 @@ class Recipe:
         if not isinstance(self.units, tuple | list) or not self.units:
             raise InputError(f"units: expected a number for each recurrent layer, got {self.units!r}")
         object.__setattr__(self, "units", tuple(_whole("units", u, 1, MAX_COUNT) for u in self.units))
-        for name, high in (("dropout", 0.999), ("noise", math.inf), ("prefixes", 1), ("state_passing", 1)):
+        for name, high in SHARES.items():
             object.__setattr__(self, name, _number(name, getattr(self, name), 0, high))
         object.__setattr__(self, "decay", _number("decay", self.decay, 0, math.inf))
         for name in ("rate", *(["clip"] if self.clip is not None else [])):
@@ -78,7 +84,7 @@ class Recipe:
             if getattr(self, name) is not None:
                 _whole(name, getattr(self, name), 1, high)
         if self.truncated is not None:
-            for name in ("window", "state_passing", "prefixes"):
+            for name in ("window", "state_passing", "prefixes", "starts"):
                 if getattr(self, name):
                     raise InputError(
                         f"{name}: expected none beside truncated={self.truncated}, which plays streams whole, "

@@ -17,7 +17,7 @@ from stepstream.learn.framework import keras
 from stepstream.learn.recipe import Recipe
 from stepstream.learn.twin import Twin
 
-GROUPS = ("trainable", "other", "optimiser")
+GROUPS = ("trainable", "other", "optimiser", "average")
 
 
 def stepper(twin: Twin, kind: str, recipe: Recipe) -> Stepper:
@@ -35,6 +35,11 @@ def losses(kind: str, y: Any, z: Any) -> Any:
     return ops.square(y - z[..., 0])
 
 
+def mixed(average: list[Any], values: list[Any], share: Any) -> list[Any]:
+    """The running mean, `share` of it kept."""
+    return [share * a + (1 - share) * v for a, v in zip(average, values, strict=True)]
+
+
 class Stepper(ABC):
     """Weights, optimiser and random state of one network under training."""
 
@@ -44,6 +49,12 @@ class Stepper(ABC):
         self.model = twin.model
         self.optimiser = keras().optimizers.Adam(decayed, global_clipnorm=recipe.clip)
         self.optimiser.build(self.model.trainable_variables)
+        self.average = recipe.average
+
+    def share(self, updates: Any) -> Any:
+        """How much the running mean keeps of itself: less over the first updates, as the first weights are no good."""
+        updates = keras().ops.cast(updates, "float32")
+        return keras().ops.minimum(self.average, (1 + updates) / (10 + updates))
 
     @abstractmethod
     def update(self, x: Array, y: Array, w: Array, states: list[Array], mask: Array | None) -> tuple[Any, list[Array]]:
@@ -55,7 +66,7 @@ class Stepper(ABC):
 
     @abstractmethod
     def answers(self, x: Array, states: list[Array], mask: Array | None) -> tuple[Array, list[Array]]:
-        """Raw answers (b, time, outputs) without dropout, and the last states."""
+        """Raw answers (b, time, outputs) of the mean weights without dropout, and the last states."""
 
     @abstractmethod
     def variables(self) -> dict[str, list[Any]]:
@@ -73,6 +84,11 @@ class Stepper(ABC):
         """A copy of the values of these groups by name, for `restore`."""
         ours = self.variables()
         return {f"{g}.{i}": np.array(keras().ops.convert_to_numpy(v)) for g in groups for i, v in enumerate(ours[g])}
+
+    def kept(self) -> dict[str, Array]:
+        """A copy of what the model is to have in the end: the running mean of the weights, in their place, too."""
+        found = self.state(("average", "other"))
+        return found | {n.replace("average", "trainable"): v for n, v in found.items() if n.startswith("average")}
 
     def restore(self, state: dict[str, Array]) -> None:
         """Set the values that `state` gave; raises InputError where they are another network's."""
@@ -109,7 +125,9 @@ class _Jax(Stepper):
             "trainable": [v.value for v in model.trainable_variables],
             "other": [v.value for v in model.non_trainable_variables],
             "optimiser": [v.value for v in optimiser.variables],
+            "average": [v.value for v in model.trainable_variables],
         }
+        count = [v is optimiser.iterations for v in optimiser.variables].index(True)
 
         def loss(trainable: Any, other: Any, inputs: Any, y: Any, w: Any) -> Any:
             outputs, other, extra = model.stateless_call(trainable, other, inputs, training=True, return_losses=True)
@@ -117,10 +135,12 @@ class _Jax(Stepper):
             value = ops.sum(losses(kind, y, z) * w) / ops.maximum(ops.sum(w), 1e-12)
             return value + sum(extra), (value, other, finals)
 
-        def update(trainable: Any, other: Any, own: Any, inputs: Any, y: Any, w: Any) -> Any:
+        def update(trainable: Any, other: Any, own: Any, average: Any, inputs: Any, y: Any, w: Any) -> Any:
             grads, (value, other, finals) = jax.grad(loss, has_aux=True)(trainable, other, inputs, y, w)
+            share = self.share(own[count])
             trainable, own = optimiser.stateless_apply(own, grads, trainable)
-            return (trainable, other, own), value, finals
+            average = mixed(average, trainable, share)
+            return (trainable, other, own, average), value, finals
 
         def answers(trainable: Any, other: Any, inputs: Any) -> Any:
             outputs, _ = model.stateless_call(trainable, other, inputs, training=False)
@@ -146,7 +166,7 @@ class _Jax(Stepper):
 
     def answers(self, x: Array, states: list[Array], mask: Array | None) -> tuple[Array, list[Array]]:
         inputs = self.inputs(x, states, mask)
-        z, *finals = self._run(self._answers, self._values["trainable"], self._values["other"], inputs)
+        z, *finals = self._run(self._answers, self._values["average"], self._values["other"], inputs)
         return np.asarray(z), [np.asarray(f) for f in finals]
 
     def variables(self) -> dict[str, list[Any]]:
@@ -171,6 +191,10 @@ class _Jax(Stepper):
 
 @final
 class _Torch(Stepper):
+    def __init__(self, twin: Twin, kind: str, recipe: Recipe) -> None:
+        super().__init__(twin, kind, recipe)
+        self._average = [v.value.detach().clone() for v in self.model.trainable_variables]
+
     def update(self, x: Array, y: Array, w: Array, states: list[Array], mask: Array | None) -> tuple[Any, list[Array]]:
         import torch
 
@@ -184,15 +208,19 @@ class _Torch(Stepper):
         (loss + sum(model.losses)).backward()
         ours = model.trainable_variables
         with torch.no_grad():
+            share = self.share(self.optimiser.iterations.value)
             self.optimiser.apply([v.value.grad for v in ours], ours)
+            self._average = mixed(self._average, [v.value for v in ours], share)
         return loss.detach(), [ops.convert_to_numpy(f) for f in finals]
 
     def answers(self, x: Array, states: list[Array], mask: Array | None) -> tuple[Array, list[Array]]:
         import torch
 
         ops = keras().ops
+        inputs = [ops.convert_to_tensor(v) for v in self.inputs(x, states, mask)]
+        other = [v.value for v in self.model.non_trainable_variables]
         with torch.no_grad():
-            outputs = self.model([ops.convert_to_tensor(v) for v in self.inputs(x, states, mask)], training=False)
+            outputs, _ = self.model.stateless_call(self._average, other, inputs, training=False)
         z, *finals = outputs if isinstance(outputs, list | tuple) else [outputs]
         return ops.convert_to_numpy(z), [ops.convert_to_numpy(f) for f in finals]
 
@@ -201,13 +229,17 @@ class _Torch(Stepper):
             "trainable": list(self.model.trainable_variables),
             "other": list(self.model.non_trainable_variables),
             "optimiser": list(self.optimiser.variables),
+            "average": self._average,
         }
 
     def put(self, values: dict[str, list[Array]]) -> None:
         ours = self.variables()
         for group, arrays in values.items():
-            for variable, value in zip(ours[group], arrays, strict=True):
-                variable.assign(value)
+            if group == "average":
+                self._average = [keras().ops.convert_to_tensor(a) for a in arrays]
+            else:
+                for variable, value in zip(ours[group], arrays, strict=True):
+                    variable.assign(value)
 
     def give_back(self) -> None:
         self.twin.give_back()
