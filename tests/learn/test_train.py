@@ -99,7 +99,7 @@ def test_the_mean_of_the_weights_is_kept_and_validated():
     for last, mean, initial in zip(*made, first, strict=True):
         np.testing.assert_allclose(mean, 0.9 * last + 0.1 * initial, atol=1e-6)
     training = train(data, recipe, validation=data)
-    p = [np.asarray(y)[np.arange(len(y)), -1] for y in [training.model.run(np.stack(data.x))]][0][..., 0]
+    p = training.model.run(np.stack(data.x))[:, -1, 0]
     assert training.history[-1]["end_accuracy"] == pytest.approx(((p > 0.5) == np.array(data.y)).mean())
 
 
@@ -401,12 +401,15 @@ def test_a_sweep_says_which_recipe_is_best_and_trains_like_train():
     told = []
     found = sweep(data, recipe, losses=["last", "mean"], noises=[0, 0.1], k=2, progress=lambda *a: told.append(a))
     table = found.table()
-    assert [(r["loss"], r["noise"]) for r in table] == [
-        (t.recipe.loss, t.recipe.noise) for t in sorted(found.tried, key=lambda t: t.loss)
+    settings = ("loss", "noise", "starts")
+    assert [[row[s] for s in settings] for row in table] == [
+        [getattr(t.recipe, s) for s in settings] for t in sorted(found.tried, key=lambda t: t.loss)
     ]
-    assert len(table) == 4
-    assert len(told) == 4 * 2 * 2
-    assert (found.best.loss, found.best.noise) == (table[0]["loss"], table[0]["noise"])
+    assert len(table) == 4 + 1  # random starts with the best of the four
+    assert len(told) == 5 * 2 * 2
+    assert [getattr(found.best, s) for s in settings] == [table[0][s] for s in settings]
+    least = min(found.tried[:4], key=lambda t: t.loss).recipe
+    assert found.tried[4].recipe == replace(least, starts=0.5)
     assert found.best.epochs == table[0]["epochs"]
     alone = [
         train(part, found.tried[0].recipe, validation=held).history[-1]["validation_loss"]

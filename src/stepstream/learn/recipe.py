@@ -31,8 +31,8 @@ class Recipe:
     lanes under `truncated`.
     loss: the weights of a sequence's samples, which sum to 1: "last" the last alone, "mean" all alike, "ramp" rising
     linearly. noise: standard deviation of what is added to the inputs, in units of the scaled features.
-    prefixes: share of the sequences (0 to 1) that are cut at a random length, anew in every epoch. starts: share of them
-    that begin at a random sample of their first half, for streams that are joined at any moment.
+    prefixes: share of the sequences (0 to 1) that are cut at a random length, anew in every epoch. starts: share of
+    them that begin at a random sample of their first half, for streams that are joined at any moment.
     average: the model that is kept has the running mean of the weights, over about 1 / (1 - average) updates, which
     depends less on the seed and on when training ends (Polyak & Juditsky 1992); 0: the weights of the last update.
     window: cut sequences into windows of so many samples. state_passing: share of the windows (0 to 1) that start from

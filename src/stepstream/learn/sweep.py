@@ -1,4 +1,4 @@
-"""Which loss and how much noise, by cross-validation inside the training data."""
+"""Which loss, how much noise and whether random starts, by cross-validation inside the training data."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from stepstream.learn.scaling import scaling
 from stepstream.learn.scores import mean
 from stepstream.learn.train import by_position, checked
 
-NOISE = 0.1  # a tenth of a feature's spread
+NOISES = (0.0, 0.1, 0.3)  # of a feature's spread
+STARTS = (0.0, 0.5)
 
 
 @final
@@ -42,7 +43,7 @@ class Tried:
 @final
 @dataclass(frozen=True, eq=False)
 class Sweep:
-    """tried: every combination. best: the recipe with the lowest loss, for training on all data: with the number of
+    """tried: every recipe. best: the recipe with the lowest loss, for training on all data: with the number of
     epochs that was best, and without early stopping.
     """
 
@@ -50,9 +51,9 @@ class Sweep:
     best: Recipe
 
     def table(self) -> list[Row]:
-        """A row for each combination, lowest loss first."""
+        """A row for each recipe, lowest loss first."""
         return [
-            {"loss": t.recipe.loss, "noise": t.recipe.noise, "epochs": t.epochs, **t.scores}
+            {"loss": t.recipe.loss, "noise": t.recipe.noise, "starts": t.recipe.starts, "epochs": t.epochs, **t.scores}
             for t in sorted(self.tried, key=lambda t: t.loss)
         ]
 
@@ -103,24 +104,31 @@ def sweep(
     recipe: Recipe | None = None,
     *,
     losses: Sequence[str] = LOSSES,
-    noises: Sequence[float] = (0.0, NOISE),
+    noises: Sequence[float] = NOISES,
+    starts: Sequence[float] = STARTS,
     k: int = 5,
     network: Any = None,
     progress: Callable[[Recipe, int, Row], None] | None = None,
 ) -> Sweep:
-    """Try every loss with every noise; the lowest cross-validated mean loss over all samples wins.
+    """Try every loss with every noise, and the best of these with every share of random starts; the lowest
+    cross-validated mean loss over all samples wins.
 
-    All are measured alike, whatever they are trained for: by the mean step loss. Raises InputError.
+    All are measured alike, whatever they are trained for: by the mean step loss. With `patience` each stops early, the
+    epochs are those of the best all the same. Raises InputError.
     """
     recipe = Recipe() if recipe is None else recipe
-    if not losses or not noises:
-        raise InputError(f"expected at least one loss and one noise to try, got {list(losses)} and {list(noises)}")
+    for what, values in (("losses", losses), ("noises", noises), ("starts", starts)):
+        if not values:
+            raise InputError(f"{what}: expected at least one to try, got none")
     checked(data)
     learner = Learner.of(data, recipe, network)
-    tried = tuple(
-        cross_validate(data, replace(recipe, loss=loss, noise=noise), k, network, progress, learner)
-        for loss in losses
-        for noise in noises
-    )
+
+    def attempt(**changes: Any) -> Tried:
+        return cross_validate(data, replace(recipe, **changes), k, network, progress, learner)
+
+    first, *rest = (0.0,) if recipe.truncated is not None else starts  # streams that are played whole have one start
+    tried = [attempt(loss=loss, noise=noise, starts=first) for loss in losses for noise in noises]
     best = min(tried, key=lambda t: t.loss)
-    return Sweep(tried, replace(best.recipe, epochs=best.epochs, patience=None))
+    tried += [attempt(loss=best.recipe.loss, noise=best.recipe.noise, starts=share) for share in rest]
+    best = min(tried, key=lambda t: t.loss)
+    return Sweep(tuple(tried), replace(best.recipe, epochs=best.epochs, patience=None))
