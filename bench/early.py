@@ -31,14 +31,14 @@ import numpy as np
 from aeon.datasets import load_classification
 
 from stepstream.learn.answers import probabilities
-from stepstream.learn.calibrate import calibrate
+from stepstream.learn.calibration import calibrate
+from stepstream.learn.cross_validation import sweep
 from stepstream.learn.data import Sequences, sequences
-from stepstream.learn.outside import out_of_fold
+from stepstream.learn.decision_rules import Cost
 from stepstream.learn.recipe import Recipe
-from stepstream.learn.rules import Cost
-from stepstream.learn.sweep import sweep
-from stepstream.learn.train import train
+from stepstream.learn.training import train
 from stepstream.learn.trigger import DELAYS, Trigger, fit_trigger
+from stepstream.learn.unseen import out_of_fold
 
 SETS = ("BasicMotions", "JapaneseVowels", "GunPoint", "ItalyPowerDemand")
 SEEN = (0.05, 0.1, 0.25, 0.5, 0.75, 1.0)  # of a sequence

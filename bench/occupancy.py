@@ -26,7 +26,7 @@ from stepstream.graph.ir import Array
 from stepstream.learn.answers import probabilities
 from stepstream.learn.data import Sequences, sequences
 from stepstream.learn.recipe import Recipe
-from stepstream.learn.train import train
+from stepstream.learn.training import train
 
 FEATURES = ("temperature", "humidity", "light", "CO2", "humidity ratio")
 HOUR, DAY = 60, 24 * 60

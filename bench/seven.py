@@ -21,7 +21,7 @@ from stepstream.graph.ir import Array
 from stepstream.learn.answers import probabilities
 from stepstream.learn.data import Sequences, sequences
 from stepstream.learn.recipe import Recipe
-from stepstream.learn.train import Training, train
+from stepstream.learn.training import Training, train
 
 SAMPLES, FEATURES, SEEN = 1000, 3, 7
 WINDOWINGS = ("carry", "tumbling(7)", "sliding(7)")

@@ -10,10 +10,14 @@ from typing import Any
 import typer.main
 
 import stepstream
+from stepstream import learn
 from stepstream.cli.main import app
 from stepstream.formats.keras_activation import ACTIVATIONS
 from stepstream.formats.keras_layers import IDENTITIES, LAYERS
 from stepstream.graph.streamable import REASONS
+from stepstream.learn.by_step import Row
+from stepstream.learn.calibration import Correction
+from stepstream.learn.evaluation import Baseline, Run
 from stepstream.testing import Verification, verify_contract
 
 HERE = Path(__file__).parent / "reference"
@@ -129,10 +133,35 @@ def python() -> Iterator[str]:
     yield from _entry("stepstream.report.Report", report, parameters=False)
     yield from _entry("stepstream.testing.verify_contract", verify_contract)
     yield from _entry("stepstream.testing.Verification", Verification, parameters=False)
+    yield from LEARNING
+    for name in [*ON_THE_WAY, *(n for n in learn.__all__ if n not in ON_THE_WAY)]:
+        value = getattr(learn, name)
+        made = inspect.isclass(value) and value not in {learn.Recipe, learn.Cost}  # by the calls before it
+        yield from _entry(f"stepstream.learn.{name}", value, parameters=not made)
+    for value in (Run, Row, Baseline, Correction):
+        yield from _entry(f"{value.__module__}.{value.__name__}", value, parameters=False)
     yield from ("## Errors and warnings", "", "| | |", "| --- | --- |")
     for name in errors:
         bases = [b.__name__ for b in getattr(stepstream, name).__bases__]
         yield f"| `stepstream.{name}` ({', '.join(bases)}) | {_doc(getattr(stepstream, name))} |"
+
+
+LEARNING = (
+    "## `stepstream.learn`",
+    "",
+    "Models that are made for streams. `from stepstream import learn` imports no framework; `train`, `sweep` and",
+    "`cross_validate` import one when they are called, and need the extra `train`.",
+    "",
+)
+
+# from data to decisions, as one needs them; what is not named here follows
+ON_THE_WAY = [
+    *("read", "sequences", "Sequences", "split", "folds"),
+    *("Recipe", "train", "Training", "sweep", "Sweep", "cross_validate", "Tried"),
+    *("evaluate", "Evaluation", "probabilities"),
+    *("calibrate", "Calibration", "out_of_fold", "OutOfFold"),
+    *("Cost", "fit_trigger", "Trigger", "Score", "decisions"),
+]
 
 
 def _is_error(value: Any) -> bool:
@@ -160,8 +189,10 @@ def _property(member: Any) -> bool:
 def _signature(value: Any) -> str:
     """Annotations as they are written in the source."""
     signature = inspect.signature(value)
-    parts = []
+    parts = list[str]()
     for p in signature.parameters.values():
+        if p.kind is p.KEYWORD_ONLY and "*" not in parts:
+            parts.append("*")
         if p.name != "self":
             default = "" if p.default is p.empty else f" = {p.default!r}"
             parts.append(f"{p.name}: {p.annotation}{default}")

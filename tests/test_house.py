@@ -9,6 +9,7 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 
 import stepstream
+from stepstream import learn
 
 ROOT = Path(stepstream.__file__).parent
 HEAVY = [
@@ -48,7 +49,7 @@ OUTSIDE = {
 # from the ground up; rooms on one floor may see each other
 FLOORS = [
     {"errors", "limits", "version"},
-    {"arrays", "cells", "graph", "ops", "stores"},
+    {"arguments", "arrays", "cells", "classes", "graph", "ops", "stores"},
     {"kernel"},
     {"formats", "stores"},
     {"live"},
@@ -118,8 +119,15 @@ def test_private_names_are_used():
     assert not [name for name in defined if words[name] == 1]
 
 
+def test_no_module_of_learn_takes_the_place_of_a_call():
+    """`learn.train` is the call, whatever else was imported."""
+    for name in learn.__all__:
+        assert not (ROOT / "learn" / f"{name}.py").exists(), name
+        assert callable(getattr(learn, name)), name
+
+
 def test_import_loads_no_framework():
-    code = f"import sys, stepstream; print([m for m in {HEAVY!r} if m in sys.modules])"
+    code = f"import sys; from stepstream import learn; print([m for m in {HEAVY!r} if m in sys.modules])"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"
 

@@ -42,6 +42,20 @@ RESUME = "tests/cli/test_resume.py"
 ROWS = "tests/cli/test_rows.py"
 FILES = "tests/formats/test_keras_files.py"
 BUNDLE = "tests/formats/test_bundle.py"
+DAMAGE = "tests/formats/test_bundle_damage.py"
+VECTORS = "tests/formats/test_bundle_vectors.py"
+BATCHES = "tests/learn/test_batches.py"
+CALIBRATED = "tests/ops/test_calibrated.py"
+CALIBRATION = "tests/learn/test_calibration.py"
+DATA = "tests/learn/test_data.py"
+DRIFT = "tests/live/test_engine_drift.py"
+EVALUATION = "tests/learn/test_evaluation.py"
+GUARANTEE = "tests/learn/test_rule_families.py"
+METRICS = "tests/learn/test_metrics.py"
+RULES = "tests/learn/test_decision_rules.py"
+TEMPERATURE = "tests/learn/test_temperature.py"
+TRIGGERED = "tests/ops/test_triggered.py"
+TRUTH = "tests/live/test_engine_truth.py"
 CONFORMANCE = "tests/stores/test_conformance.py"
 SQLITE = "tests/stores/test_sqlite_faults.py"
 REDIS = "tests/stores/test_redis_faults.py"
@@ -141,7 +155,7 @@ MUTATIONS = {
     "a ring that wraps one sample late": ("live/sliding.py", "np.where(count == self.n + self.period, self.n, count)", "np.where(count == self.n + self.period + 1, self.n, count)", SLIDING),
     "sliding complete one sample early": ("live/windowing.py", "return age >= self.n\n\n    def effective", "return age >= self.n - 1\n\n    def effective", SLIDING),
     "sliding is beyond the training length by its age": ("live/windowing.py", "return self.n if age is None else min(age, self.n)", "return age", SLIDING),
-    "states=k rounded down": ("live/windowing.py", 'stride = -(-n // self._whole("states", states, n))', 'stride = n // self._whole("states", states, n)', SLIDING),
+    "states=k rounded down": ("live/windowing.py", 'stride = -(-n // whole("sliding", states, 1, n, "states"))', 'stride = n // whole("sliding", states, 1, n, "states")', SLIDING),
     # samples by input, and models that flatten
     "an input without time that changes": ("live/stream.py", "if before != now:", "if False:", SAMPLE),
     "a flattened window that goes on": ("live/stream.py", "(self.windowing.effective(age + 1) or 0) > n", "False", SAMPLE),
@@ -157,14 +171,14 @@ MUTATIONS = {
     "a stateful reference not reset": ("reference.py", "        for layer in self._stateful:\n            layer.reset_states()", "        pass", REFERENCE),
     "a stateful reference that forgets taken as a proof": ("reference.py", "if len(ends) > 1 and all(", "if False and all(", REFERENCE),
     # bundles
-    "a damaged bundle taken": ("formats/bundle_file.py", "if data[SUM] != total.encode():", "if False:", BUNDLE),
-    "check vectors not compared": ("vectors.py", "if error > TOLERANCE:", "if False:", BUNDLE),
-    "check vectors of another graph kept": ("model.py", "known.fingerprint == self.fingerprint", "True", BUNDLE),
-    "arrays that overlap": ("formats/bundle_file.py", 'if entry["data_offsets"] == [at, end] else None', "", BUNDLE),
-    "another graph under a fingerprint": ("formats/bundle.py", 'if fingerprint != model["fingerprint"]:', "if False:", BUNDLE),
+    "a damaged bundle taken": ("formats/bundle_file.py", "if data[SUM] != total.encode():", "if False:", DAMAGE),
+    "check vectors not compared": ("vectors.py", "if error > TOLERANCE:", "if False:", VECTORS),
+    "check vectors of another graph kept": ("model.py", "known.fingerprint == self.fingerprint", "True", VECTORS),
+    "arrays that overlap": ("formats/bundle_file.py", 'if entry["data_offsets"] == [at, end] else None', "", DAMAGE),
+    "another graph under a fingerprint": ("formats/bundle.py", 'if fingerprint != model["fingerprint"]:', "if False:", DAMAGE),
     "a second scale": ("model.py", "input_scale(reading.graph) is not None:", "False:", BUNDLE),
-    "parameters of any type": ("ops/declared.py", "if not op.params[name].fits(value):", "if False:", BUNDLE),
-    "weights that no node uses": ("formats/bundle_graph.py", "if unused := set(arrays) - used:", "if unused := set():", BUNDLE),
+    "parameters of any type": ("ops/declared.py", "if not op.params[name].fits(value):", "if False:", DAMAGE),
+    "weights that no node uses": ("formats/bundle_graph.py", "if unused := set(arrays) - used:", "if unused := set():", DAMAGE),
     # the command line
     "an input taken up one record too far": ("cli/job.py", "passing.left = n - 1", "passing.left = n", RESUME),
     "the output not cut back": ("cli/sink.py", "        if before.same_input:\n            return done", "", RESUME),
@@ -191,6 +205,42 @@ MUTATIONS = {
     "the kernel leaves out what a state needs": ("kernel/plan.py", "needed |= set(node.inputs)", "needed |= set(node.inputs[1:])", KERNEL),
     "the short way forgets to restart": ("live/stream.py", "cut = windowing.n if isinstance(windowing, Tumbling) else 0", "cut = 0", KERNEL),
     "masked values accepted": ("arrays.py", "if refused := _refused(values):", "if refused := False:", ARRAYS),
+    # models made for streams: sequences as batches
+    "a ramp of weights that does not rise": ("learn/batches.py", 'np.ones(length) if loss == "mean" else np.arange(1.0, length + 1)', 'np.ones(length)', f"{BATCHES}::test_weights_of_the_samples"),
+    "a prefix that weighs less than a sequence": ("learn/batches.py", "step_weights(n, recipe.loss) * rows.c[row][:n]", "out.w[i, :n]", f"{BATCHES}::test_prefixes_cut_sequences_anew_in_every_epoch"),
+    "a lane that takes a stream up where the one before ended": ("learn/lanes.py", "waiting.pop() if waiting else -1, 0, True", "waiting.pop() if waiting else -1, 0, False", f"{BATCHES}::test_lanes_play_every_stream_whole_and_in_order"),
+    "states passed to all windows": ("learn/lanes.py", "rng.random(size) < share", "rng.random(size) >= 0", f"{BATCHES}::test_states_are_passed_to_a_share_of_the_windows"),
+    "states of padding passed on": ("learn/lanes.py", "[f[:count] for f in finals]", "finals", f"{BATCHES}::test_states_are_passed_to_a_share_of_the_windows"),
+    "a stream in both parts": ("learn/data.py", "inside = np.array([s in held for s in data.streams])", "inside = np.arange(len(data)) % 4 == 0", DATA),
+    # what they are worth
+    "one sigmoid unit as the first class": ("classes.py", "np.concatenate([1 - p, p], axis=1)", "np.concatenate([p, 1 - p], axis=1)", f"{TRUTH}::test_figures_of_classes_are_those_of_scikit_learn"),
+    "the Brier score of one class of three": ("classes.py", "np.eye(p.shape[1])[y]) ** 2).sum(axis=1)", "np.eye(p.shape[1])[y]) ** 2)[:, 1]", METRICS),
+    "equal scores ranked in their order": ("learn/metrics.py", "(np.cumsum(count) - (count - 1) / 2)[place]", "np.cumsum(count)[place]", f"{METRICS}::test_as_scikit_learn"),
+    "gaps of calibration that cancel": ("learn/metrics.py", "float(np.abs(gaps).sum() / len(y))", "float(abs(gaps.sum()) / len(y))", f"{METRICS}::test_calibration_error"),
+    "a standard error as if samples of a stream were independent": ("learn/metrics.py", "    if streams is not None:\n        off =", "    if False:\n        off =", f"{RULES}::test_small_figures"),
+    "rows of ages that go on after a restart": ("learn/by_step.py", "place = np.arange(len(y)) % n", "place = np.arange(len(y))", f"{EVALUATION}::test_labels_per_sample_by_age"),
+    "the rows of all samples up to a number": ("learn/by_step.py", "first = before if data.per_sample else s - 1", "first = before if data.per_sample else 0", f"{EVALUATION}::test_rows_are_what_counting_gives"),
+    # calibrated by step
+    "one temperature for all steps": ("learn/temperature.py", "s = np.exp(-(basis @ theta)[row])", "s = np.exp(-(basis @ theta)[0 * row])", f"{TEMPERATURE}::test_known_temperatures_are_found"),
+    "temperatures without a prior": ("learn/temperature.py", "n, count = basis.shape\n", "n, count = basis.shape\n    prior = 1e-9 * prior\n", f"{TEMPERATURE}::test_a_handful_of_right_sequences_does_not_lead_to_certainty"),
+    "a map that falls here and there": ("learn/isotonic.py", "while len(blocks) > 1 and blocks[-1][1] <= blocks[-2][1]:", "while False:", f"{TEMPERATURE}::test_where_more_probable_happened_less_often_the_map_is_their_mean"),
+    "a map of two classes that moves one half": ("learn/isotonic.py", "if p.shape[1] > 2:", "if True:", f"{TEMPERATURE}::test_the_map_of_two_classes_leaves_one_half_where_it_is"),
+    "a calibration that knows the sequences it is judged by": ("learn/calibration.py", "FITS[name](data.of(rest), n)", "FITS[name](data, n)", f"{CALIBRATION}::test_an_overconfident_model_is_cooled_to_the_truth"),
+    "out of fold by models that have seen all": ("learn/unseen.py", "raw_logits(train(data.some(rest)), own)", "raw_logits(train(data), own)", f"{CALIBRATION}::test_calibrating_by_models_that_have_not_seen_a_sequence"),
+    "the scale of the sample before": ("ops/calibrate.py", "return np.clip(np.nan_to_num(count), 0, n - 1)", "return np.clip(np.nan_to_num(count) - 1, 0, n - 1)", f"{CALIBRATED}::test_each_position_has_its_scale_and_the_last_one_stays"),
+    "mapped classes not divided by their sum": ("ops/calibrate.py", "mapped / total)", "mapped)", f"{CALIBRATED}::test_classes_go_each_by_itself_and_are_divided_by_their_sum"),
+    # that decide
+    "a first decision that does not stay": ("learn/decision_rules.py", "np.where(now >= 0, now, top) if latched else top", "top", RULES),
+    "a streak over classes that change": ("learn/decision_rules.py", "np.where(same, streak, 0) + 1", "streak + 1", f"{RULES}::test_samples_in_a_row_have_to_speak_for_the_same_class"),
+    "the trigger's first decision does not stay": ("ops/trigger.py", "now = np.where(decision > 0, decision, now)", "pass", TRIGGERED),
+    "the trigger's streak over classes that change": ("ops/trigger.py", "np.where(name == last, streak + 1, 1)", "np.where(last > 0, streak + 1, 1)", TRIGGERED),
+    "a guarantee for the mean of what was seen": ("learn/guarantee.py", "if p > delta:", "if lost.mean() > alpha:", f"{GUARANTEE}::test_the_guarantee_holds"),
+    # what live answers were worth
+    "an answer at an age judged at the next": ("live/ages.py", 'np.where(place > 0, _LADDER[place - 1], 0)', 'np.where(place > 0, _LADDER[np.minimum(place, len(_LADDER) - 1)], 0)', f"{TRUTH}::test_the_truth_about_a_sequence_judges_its_answers_at_a_ladder_of_ages_and_the_newest"),
+    "a label that counts twice": ("live/truth.py", "    if sketches.judged(row, about, number):", "    if False:", f"{TRUTH}::test_answers_that_come_after_the_truth_are_not_judged_by_it_and_a_retry_changes_nothing"),
+    "recent figures that forget nothing": ("live/quality.py", "sums[1] *= 1 - 1 / WINDOW", "pass", f"{TRUTH}::test_recent_figures_forget"),
+    "chance taken for drift": ("live/drift.py", "psi(reference, counts) - (cells - 1)", "psi(reference, counts) - 0 * (cells - 1)", f"{DRIFT}::test_chance_alone_is_no_drift"),
+    "drift that is never forgotten": ("live/drift.py", "self._counts[column] = self._counts[column] * keep + new", "self._counts[column] = self._counts[column] + new", f"{DRIFT}::test_what_has_moved_back_is_forgotten"),
     # stores
     "a commit that does not wait for the disk": ("stores/sqlite.py", 'to be written", full=self._full)', 'to be written", full=False)', SQLITE),
     "an older record replaces a newer": ("stores/sqlite.py", "WHERE excluded.number >= records.number\nOR", "WHERE 1 OR", SQLITE),

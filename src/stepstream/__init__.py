@@ -11,8 +11,8 @@ from stepstream.errors import (
     StepstreamWarning,
     StoreError,
 )
-from stepstream.live.answers import Result, Results
 from stepstream.live.engine import Engine
+from stepstream.live.results import Result, Results
 from stepstream.live.stream import Stream
 from stepstream.live.windowing import Carry, Session, Sliding, Tumbling
 from stepstream.model import Model, load

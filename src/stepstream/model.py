@@ -6,7 +6,6 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
-from numbers import Integral
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, final
@@ -15,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from stepstream import limits, vectors
+from stepstream.arguments import whole
 from stepstream.arrays import float32, short
 from stepstream.errors import BlockedError, InputError, ModelFileError
 from stepstream.formats import bundle, keras
@@ -57,18 +57,14 @@ def load(
     proven = _proven(path_or_keras_model, architecture) if bundle.is_bundle(path_or_keras_model) else None
     reading = keras.read(path_or_keras_model, architecture) if proven is None else proven.reading
     if training_length is not None:
-        whole = isinstance(training_length, Integral) and not isinstance(training_length, bool)
-        if not whole or not 1 <= training_length <= limits.MAX_WINDOW:
-            raise InputError(
-                f"training_length: expected a whole number from 1 to {limits.MAX_WINDOW}, got {training_length!r}"
-            )
+        training_length = whole("training_length", training_length, 1, limits.MAX_WINDOW)
         n = reading.graph.window if reading.graph is not None else None
         if n not in {None, training_length}:
             raise InputError(
                 f"training_length: expected {n}, got {training_length}: the model flattens windows of {n} samples"
             )
         if training_length != reading.training_length:  # the ages that were said go with the length that was said
-            reading = replace(reading, training_length=int(training_length), trained_ages=None)
+            reading = replace(reading, training_length=training_length, trained_ages=None)
     if reading.graph is not None and scale is not None:
         if proven is not None and input_scale(reading.graph) is not None:
             raise InputError("scale: expected none, as the model has one already: a bundle keeps it; leave it out")

@@ -22,7 +22,7 @@ from stepstream.errors import ContractError, InputError
 from stepstream.graph.attach import uncalibrated
 from stepstream.graph.ir import Array, TimeRole
 from stepstream.graph.passes import input_scale
-from stepstream.live.answers import answered
+from stepstream.live.results import answered
 from stepstream.live.sliding import Recompute
 from stepstream.live.state import Executor
 from stepstream.live.windowing import Carry, Sliding, Windowing

@@ -6,7 +6,7 @@ import pytest
 from learn_models import adding
 from stepstream.learn import metrics, remarks
 from stepstream.learn.data import sequences
-from stepstream.learn.evaluate import evaluate
+from stepstream.learn.evaluation import evaluate
 from stepstream.learn.scores import step_loss
 
 
@@ -96,6 +96,9 @@ def test_calibration_error():
     assert metrics.calibration_error(y, sharp) == pytest.approx(0.25, abs=0.01)
     coin = np.full((1000, 2), 0.5)
     assert metrics.calibration_error(np.arange(1000) % 2, coin) == 0  # all in one bin, in whatever order
+    both = np.repeat([[0.4, 0.6], [0.1, 0.9]], 500, axis=0)  # too unsure of the first half, too sure of the second
+    y = np.r_[np.ones(500, int), np.arange(500) % 5 < 3]
+    assert metrics.calibration_error(y, both) == pytest.approx((0.4 + 0.3) / 2)
 
 
 def test_changes_of_mind():

@@ -5,7 +5,7 @@ import pytest
 
 from stepstream.learn.data import sequences
 from stepstream.learn.recipe import Recipe
-from stepstream.learn.train import train
+from stepstream.learn.training import train
 
 pytestmark = pytest.mark.slow
 

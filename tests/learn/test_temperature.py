@@ -73,6 +73,16 @@ def test_the_map_ascends_and_knows_no_certainty():
     assert after.sum(1) == pytest.approx(1)
 
 
+def test_where_more_probable_happened_less_often_the_map_is_their_mean():
+    p = np.repeat([[0.2, 0.3, 0.5]], 2000, axis=0)
+    happened = np.zeros((2000, 3), bool)
+    happened[:, 0] = np.arange(2000) % 10 < 4  # 0.2 came true in 40 %, 0.3 in 20 %
+    happened[:, 1] = np.arange(2000) % 10 >= 8
+    happened[:, 2] = ~happened[:, :2].any(axis=1)
+    x, y = isotonic.fit(p, happened, np.ones(2000))
+    assert np.interp(0.25, x, y) == pytest.approx(0.3, abs=0.01)
+
+
 def test_the_map_of_two_classes_leaves_one_half_where_it_is():
     y, z = walks(400, 10)
     p = np.concatenate([np.stack([1 - q, q], 1) for q in 1 / (1 + np.exp(-2 * z))])

@@ -8,12 +8,12 @@ import pytest
 from learn.walks import chances, labelled, passing, walks
 from stepstream.errors import InputError
 from stepstream.graph import attach
-from stepstream.learn import rules
+from stepstream.learn import decision_rules as rules
 from stepstream.learn.answers import probabilities
-from stepstream.learn.calibrate import calibrate
+from stepstream.learn.calibration import calibrate
 from stepstream.learn.data import sequences
-from stepstream.learn.families import FAMILIES
-from stepstream.learn.rules import Cost
+from stepstream.learn.decision_rules import Cost
+from stepstream.learn.rule_families import FAMILIES
 from stepstream.learn.trigger import GAP, fit_trigger
 
 TIME = 12

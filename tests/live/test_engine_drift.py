@@ -10,7 +10,7 @@ from engines import MODEL
 
 from make import dense, model_of, recurrent
 from stepstream import Engine, InputError
-from stepstream.learn.drift import reference
+from stepstream.learn.distribution import drift_reference
 from stepstream.live.drift import ENOUGH, MOVED, MOVING, WINDOW, excess, psi
 
 THREE = model_of(recurrent("gru", 3, 4), dense(4, 3, "softmax"))
@@ -33,7 +33,7 @@ def sequences(n, seed=1, shift=0.0):
 
 def served(data, model=MODEL, how="many", watch=1, **options):
     """An engine that has answered them."""
-    engine = Engine(model, "carry", watch=watch, reference=reference(model, sequences(200)), **options)
+    engine = Engine(model, "carry", watch=watch, reference=drift_reference(model, sequences(200)), **options)
     for t in range(12):
         if how == "many":
             engine.step_many(range(len(data.x)), np.stack([one[t] for one in data.x]))
@@ -66,7 +66,7 @@ def test_a_sensor_that_has_moved_is_named(how):
     assert found["inputs"]["x"]["psi"] > MOVED
     assert found["inputs"]["y"]["psi"] < MOVED
     assert found["inputs"]["x"]["mean"] == pytest.approx(2.0, abs=0.2)
-    assert found["inputs"]["x"]["mean in training"] == pytest.approx(0.0, abs=0.1)
+    assert found["inputs"]["x"]["mean_in_training"] == pytest.approx(0.0, abs=0.1)
     (said,) = [w for w in found["warnings"] if w.startswith("feature x")]
     value = found["inputs"]["x"]["psi"]
     assert f"its distribution has moved, PSI {value:.2f} (over 0.25)" in said
@@ -115,7 +115,7 @@ def test_what_has_moved_back_is_forgotten():
 
 
 def test_refused_and_repeated_samples_are_not_looked_at():
-    engine = Engine(MODEL, "carry", watch=1, reference=reference(MODEL, sequences(20)))
+    engine = Engine(MODEL, "carry", watch=1, reference=drift_reference(MODEL, sequences(20)))
     engine.step("a", [1.0, 2.0, 0.0], seq=1)
     engine.step("a", [1.0, 2.0, 0.0], seq=1)
     engine.step_many(["a", "b"], [[np.nan, 0, 0], [1, 2, 3]], on_bad="skip")
@@ -173,7 +173,7 @@ def test_chance_alone_is_no_drift():
     ],
 )
 def test_probabilities_are_compared_under_the_same_windowing_alone(made, served, compared):
-    engine = Engine(MODEL, served, watch=1, reference=reference(MODEL, sequences(400), made))
+    engine = Engine(MODEL, served, watch=1, reference=drift_reference(MODEL, sequences(400), made))
     data = sequences(1000, seed=2)
     for t in range(12):
         times = [float(t)] * 1000 if served.startswith("session") else None
@@ -190,7 +190,7 @@ def test_probabilities_are_compared_under_the_same_windowing_alone(made, served,
 
 
 def test_a_reference_without_probabilities_compares_inputs():
-    made = reference(MODEL, sequences(20))
+    made = drift_reference(MODEL, sequences(20))
     del made["probability"]
     found = drift(Engine(MODEL, "carry", watch=1, reference=made))
     assert found["probability"] == {}
@@ -198,12 +198,12 @@ def test_a_reference_without_probabilities_compares_inputs():
 
 
 def test_a_reference_is_plain_numbers():
-    made = reference(THREE, sequences(50))
+    made = drift_reference(THREE, sequences(50))
     assert made == json.loads(json.dumps(made, allow_nan=False))
     assert len(made["inputs"]["quantiles"]) == 3
     assert [len(q) for q in made["inputs"]["quantiles"]] == [11] * 3
     assert [sum(c) for c in made["inputs"]["counts"]] == [600] * 3
-    steps = made["probability"]["by step"]
+    steps = made["probability"]["by_step"]
     assert {age: np.sum(c) / 3 for age, c in steps.items()} == {
         "1": 50,
         "2": 50,
@@ -212,7 +212,7 @@ def test_a_reference_is_plain_numbers():
         "7": 150,
         "10": 150,
     }
-    assert np.shape(reference(MODEL, sequences(5))["probability"]["by step"]["1"]) == (10,)
+    assert np.shape(drift_reference(MODEL, sequences(5))["probability"]["by_step"]["1"]) == (10,)
 
 
 @pytest.mark.parametrize(
@@ -220,9 +220,12 @@ def test_a_reference_is_plain_numbers():
     [
         ({}, "an object at 'inputs', got None"),
         (5, "an object at 'inputs', got 5"),
-        ({"inputs": {"mean": 1}}, "expected what learn.drift.reference returns .*'inputs.mean', got 1; make it"),
-        (reference(model_of(dense(2, 1), features=2), Data([np.zeros((4, 2), np.float32)])), "3 finite numbers at"),
-        (reference(THREE, sequences(3)), "10 finite numbers from 0 at 'probability.by step.1'"),
+        ({"inputs": {"mean": 1}}, "expected what learn.drift_reference returns .*'inputs.mean', got 1; make it"),
+        (
+            drift_reference(model_of(dense(2, 1), features=2), Data([np.zeros((4, 2), np.float32)])),
+            "3 finite numbers at",
+        ),
+        (drift_reference(THREE, sequences(3)), "10 finite numbers from 0 at 'probability.by_step.1'"),
     ],
 )
 def test_another_reference_is_refused(given, says):
@@ -230,7 +233,7 @@ def test_another_reference_is_refused(given, says):
         Engine(MODEL, "carry", watch=10, reference=given)
 
 
-GOOD = reference(MODEL, sequences(3))
+GOOD = drift_reference(MODEL, sequences(3))
 
 
 @pytest.mark.parametrize(
@@ -254,13 +257,13 @@ GOOD = reference(MODEL, sequences(3))
         ("inputs.counts", [[0] * len(counts) for counts in GOOD["inputs"]["counts"]]),
         ("inputs.counts", [[1e300] * len(counts) for counts in GOOD["inputs"]["counts"]]),
         ("probability", 3),
-        ("probability.by step", [1]),
-        ("probability.by step", {"1": 3}),
-        ("probability.by step", {"1": [1] * 9}),
-        ("probability.by step", {"1": [[1] * 10]}),
-        ("probability.by step", {"1": [-1, *[1] * 9]}),
-        ("probability.by step", {"4": [1] * 10}),
-        ("probability.by step", {"one": [1] * 10}),
+        ("probability.by_step", [1]),
+        ("probability.by_step", {"1": 3}),
+        ("probability.by_step", {"1": [1] * 9}),
+        ("probability.by_step", {"1": [[1] * 10]}),
+        ("probability.by_step", {"1": [-1, *[1] * 9]}),
+        ("probability.by_step", {"4": [1] * 10}),
+        ("probability.by_step", {"one": [1] * 10}),
     ],
 )
 def test_whatever_a_file_says_is_checked(path, value):
@@ -281,11 +284,11 @@ def test_a_report_that_is_wrong_is_named():
 
 
 def test_watching_needs_a_reference_and_a_reference_watching():
-    with pytest.raises(InputError, match=r"learn\.drift\.reference\(model, data\)"):
+    with pytest.raises(InputError, match=r"learn\.drift_reference\(model, data\)"):
         Engine(MODEL, "carry", watch=10)
     with pytest.raises(InputError, match="watch=n"):
-        Engine(MODEL, "carry", reference=reference(MODEL, sequences(3)))
+        Engine(MODEL, "carry", reference=drift_reference(MODEL, sequences(3)))
     with pytest.raises(InputError, match="watch: expected a whole number"):
         Engine(MODEL, "carry", watch=0.5)
     with pytest.raises(InputError, match="with samples, got none"):
-        reference(MODEL, Data([]))
+        drift_reference(MODEL, Data([]))

@@ -9,11 +9,12 @@ from engines import MODEL, SAMPLES, DictStore
 
 from make import dense, model_of, recurrent
 from stepstream import Engine, InputError, StepstreamWarning, StoreError
+from stepstream.classes import FLOOR
 from stepstream.live import journal, look, upkeep
 from stepstream.live.ages import LADDER, rung_of
 from stepstream.live.journal import Operation
 from stepstream.live.migration import migrate
-from stepstream.live.quality import BINS, LEAST, SAMPLE, WINDOW, Judged, Quality
+from stepstream.live.quality import BINS, SAMPLE, WINDOW, Judged, Quality
 from stepstream.live.vault import QUALITY_KEY
 
 THREE = model_of(recurrent("gru", 3, 4), dense(4, 3, "softmax"))
@@ -29,7 +30,7 @@ def quality(engine):
 def counts(engine):
     """Labels, and how many answers were judged at each age."""
     found = quality(engine)
-    return found["labels"], {int(age): round(m["all"]["n"]) for age, m in found["by age"].items()}
+    return found["labels"], {int(age): round(m["all"]["n"]) for age, m in found["by_age"].items()}
 
 
 def steps(engine, key, n, first=0, seq=None, end=False):
@@ -104,7 +105,7 @@ def test_the_truth_about_one_sample_judges_its_answer_while_it_is_remembered():
     assert engine.label("a", 0, seq=11) == 1
     found = quality(engine)
     assert (found["samples"], found["sequences"], found["missed"], found["duplicates"]) == (2, 0, 2, 1)
-    assert found["by age"]["10"]["all"]["n"] == 2  # ages 12 and 13, between two of the ladder
+    assert found["by_age"]["10"]["all"]["n"] == 2  # ages 12 and 13, between two of the ladder
     expected = np.mean([(1 - answers[12, 0]) ** 2, answers[11, 0] ** 2])
     assert found["newest"]["all"]["brier"] == pytest.approx(expected)
 
@@ -117,7 +118,7 @@ def test_what_nobody_has_answered_is_missed():
     engine.reset("a", delete=True)
     assert engine.label("a", 1) == 0
     found = quality(engine)
-    assert (found["labels"], found["missed"], found["by age"]) == (0, 3, {})
+    assert (found["labels"], found["missed"], found["by_age"]) == (0, 3, {})
     assert found["newest"]["all"]["accuracy"] is None
 
 
@@ -260,7 +261,7 @@ def test_figures_of_classes_are_those_of_scikit_learn(model):
     p = np.concatenate([1 - p, p], axis=2) if p.shape[2] == 1 else p
     found = quality(engine)
     for age in (1, 2, 3):
-        m, q = found["by age"][str(age)]["all"], p[:, age - 1]
+        m, q = found["by_age"][str(age)]["all"], p[:, age - 1]
         guess = q.argmax(axis=1)
         assert m["n"] == 40
         assert m["accuracy"] == pytest.approx(metrics.accuracy_score(truth, guess))
@@ -273,8 +274,8 @@ def test_figures_of_classes_are_those_of_scikit_learn(model):
             assert m["brier"] == pytest.approx(metrics.brier_score_loss(truth, q[:, 1]), rel=1e-5)
         else:
             assert m["brier"] == pytest.approx(((q - np.eye(3)[truth]) ** 2).sum(axis=1).mean(), rel=1e-5)
-        assert m["calibration_error"] == pytest.approx(ece(q, truth), rel=1e-5)
-    assert found["newest"] == found["by age"]["3"]
+        assert m["calibration_error_equal_width"] == pytest.approx(ece(q, truth), rel=1e-5)
+    assert found["newest"] == found["by_age"]["3"]
 
 
 @pytest.mark.parametrize("model", [NUMBER, TWO_NUMBERS])
@@ -288,7 +289,7 @@ def test_figures_of_numbers_are_those_of_scikit_learn(model):
         answers.append(steps(engine, i, 2, first=i))
         engine.label(i, truth[i])
     p = np.array(answers)
-    m = quality(engine)["by age"]["2"]["all"]
+    m = quality(engine)["by_age"]["2"]["all"]
     assert m["mae"] == pytest.approx(metrics.mean_absolute_error(truth, p[:, 1]))
     assert m["rmse"] == pytest.approx(math.sqrt(metrics.mean_squared_error(truth, p[:, 1])))
 
@@ -299,7 +300,7 @@ def test_a_certain_wrong_answer_has_a_finite_log_loss():
     engine = Engine(model_of((op, params, weights)), "carry", judge=1)
     engine.step("a", [100.0, 0, 0])
     engine.label("a", 0)
-    assert quality(engine)["newest"]["all"]["log_loss"] == pytest.approx(-math.log(LEAST))
+    assert quality(engine)["newest"]["all"]["log_loss"] == pytest.approx(-math.log(FLOOR))
 
 
 def test_recent_figures_forget():
@@ -346,7 +347,7 @@ def busy(engine):
 @pytest.mark.parametrize("journalled", [True, False])
 @pytest.mark.parametrize("how", ["close", "crash", "snapshot and crash"])
 def test_labels_survive_as_samples_do(journalled, how):
-    store, kept = DictStore(journalled), {"labels", "newest", "by age", "sequences", "samples"}
+    store, kept = DictStore(journalled), {"labels", "newest", "by_age", "sequences", "samples"}
     engine = opened(store)
     before = busy(engine)
     if how == "close":

@@ -8,8 +8,9 @@ from engines import DictStore
 
 from make import dense, model_of, recurrent
 from stepstream import Engine, InputError
+from stepstream.classes import FLOOR
 from stepstream.live.ages import LADDER
-from stepstream.live.quality import BINS, LEAST, WINDOW
+from stepstream.live.quality import BINS, WINDOW
 
 hypothesis = pytest.importorskip("hypothesis")
 from hypothesis import settings  # noqa: E402  (importorskip comes first)
@@ -229,10 +230,10 @@ class Labelled(RuleBasedStateMachine):
             return
         assert (found["labels"], found["missed"], found["duplicates"]) == (self.labels, self.missed, self.duplicates)
         ages = {age for age, *_ in self.judged} - {0}
-        assert found["by age"].keys() == {str(age) for age in ages}
+        assert found["by_age"].keys() == {str(age) for age in ages}
         for age in {age for age, *_ in self.judged}:
             p, y = (np.array([one[i] for one in self.judged if one[0] == age], np.float64) for i in (1, 2))
-            figures = found["by age"][str(age)] if age else found["newest"]
+            figures = found["by_age"][str(age)] if age else found["newest"]
             forgetting = (1 - 1 / WINDOW) ** np.arange(len(y))[::-1]
             for name, weight in (("all", np.ones(len(y))), ("recent", forgetting)):
                 for what, value in self.afterwards(p, y, weight).items():
@@ -253,13 +254,14 @@ class Labelled(RuleBasedStateMachine):
             brier = ((p - np.eye(self.classes)[y]) ** 2).sum(axis=1)
         bins = np.minimum((top * BINS).astype(int), BINS - 1)
         gaps = [abs((weight * (top - hit))[bins == b].sum()) for b in range(BINS)]
+        recall = [np.average(hit[y == c], weights=weight[y == c]) for c in set(y.tolist())]
         return {
             "n": weight.sum(),
             "accuracy": mean(hit),
-            "balanced_accuracy": np.mean([np.average(hit[y == c], weights=weight[y == c]) for c in set(y.tolist())]),
-            "log_loss": mean(-np.log(np.maximum(p[np.arange(len(y)), y], LEAST))),
+            "balanced_accuracy": np.mean(recall) if len(recall) > 1 else None,
+            "log_loss": mean(-np.log(np.maximum(p[np.arange(len(y)), y], FLOOR))),
             "brier": mean(brier),
-            "calibration_error": sum(gaps) / weight.sum(),
+            "calibration_error_equal_width": sum(gaps) / weight.sum(),
         }
 
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.table import Table
 
 from stepstream.version import __version__
 
@@ -21,6 +22,14 @@ app = typer.Typer(
 def console(err: bool = False) -> Console:
     """Data goes to stdout plainly, all else to stderr; Rich honours NO_COLOR and a missing terminal."""
     return Console(highlight=False, stderr=err)
+
+
+def table_with(*names: str) -> Table:
+    """A table whose first column holds keys or names, and whose others hold numbers and times."""
+    table = Table(header_style="bold", box=None, pad_edge=False)
+    for i, name in enumerate(names):
+        table.add_column(name, overflow="fold", no_wrap=i > 0, justify="left" if i == 0 else "right")
+    return table
 
 
 def print_json(data: Any) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from stepstream.bench import bench as time_it
-from stepstream.cli.app import app, console, print_json
+from stepstream.cli.app import app, console, print_json, table_with
 from stepstream.cli.live_keras import live_keras
 from stepstream.cli.options import (
     ArchitectureOption,
@@ -29,8 +29,6 @@ def bench(
     as_json: JsonOption = False,
 ) -> None:
     """Say what a sample costs on this machine: one stream, batches, NumPy, and Keras where it is installed."""
-    from rich.table import Table
-
     loaded = load_model(model, training_length, scale, architecture)
     reference, note = (None, "scale given: Keras not timed") if scale else live_keras(loaded, model)
     result = time_it(loaded, reference, rounds)
@@ -38,8 +36,7 @@ def bench(
     if as_json:
         print_json({**result.to_dict(), "notes": notes})
         return
-    out, table = console(), Table("", "a sample", "times as long", header_style="bold", box=None, pad_edge=False)
-    table.columns[1].justify = table.columns[2].justify = "right"
+    out, table = console(), table_with("", "a sample", "times as long")
     for t in result.timings:
         table.add_row(t.name, f"{t.seconds * 1e6:,.2f} us", f"{t.times:,.1f}")
     out.print(f"runs on: {result.runs_on}", soft_wrap=True, markup=False)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from stepstream.cli import files
-from stepstream.cli.app import app, console, print_json
+from stepstream.cli.app import app, console, print_json, table_with
 from stepstream.cli.data_options import (
     ClassesOption,
     DataArgument,
@@ -29,8 +29,8 @@ from stepstream.cli.options import (
     TrainingLengthOption,
     load_model,
 )
-from stepstream.learn.calibrate import calibrate as calibrate_model
-from stepstream.learn.curves import calibration_png
+from stepstream.learn.calibration import calibrate as calibrate_model
+from stepstream.learn.report_plots import calibration_png
 
 
 @app.command()
@@ -85,8 +85,6 @@ def calibrate(
 
 def show(report: dict[str, Any]) -> None:
     """The report of a calibration for the terminal."""
-    from rich.table import Table
-
     out = console()
     at = ", ".join(f"{value:.3g} at sample {t}" for t, value in report["temperature"].items())
     on = f"{report['sequences']} sequences of {report['streams']} streams"
@@ -96,8 +94,7 @@ def show(report: dict[str, Any]) -> None:
         if part not in report:
             continue
         found = report[part]
-        table = Table(part.replace("_", "-"), "before", "after", header_style="bold", box=None, pad_edge=False)
-        table.columns[1].justify = table.columns[2].justify = "right"
+        table = table_with(part.replace("_", "-"), "before", "after")
         for name in ("log_loss", "brier", "calibration_error"):
             table.add_row(name.replace("_", " "), *(f"{found[when][name]:.4f}" for when in ("before", "after")))
         n = report["length"]
@@ -109,7 +106,7 @@ def show(report: dict[str, Any]) -> None:
         out.print(table)
         out.print(f"log loss is lower by {found['gain']:.4f}{_error(found['gain_error'])}", markup=False)
     if len(report["tried"]) > 1:
-        table = Table("tried", "log loss", "gain", "±", header_style="bold", box=None, pad_edge=False)
+        table = table_with("tried", "log loss", "gain", "±")
         for t in report["tried"]:
             numbers = (t["log_loss"], t["gain"], t["gain_error"])
             table.add_row(t["method"], *("" if v is None else f"{v:.4f}" for v in numbers))

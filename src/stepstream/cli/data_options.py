@@ -44,7 +44,7 @@ def read_data(
     regression: bool,
     header: bool,
 ) -> Sequences:
-    """`learn.files.read` with the options as they are written."""
+    """`learn.read` with the options as they are written."""
     names: Sequence[str] | None = names_of("--features", features)
     return read(
         path,

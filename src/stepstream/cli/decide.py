@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from stepstream.cli import files
-from stepstream.cli.app import app, console, print_json
+from stepstream.cli.app import app, console, print_json, table_with
 from stepstream.cli.data_options import (
     ClassesOption,
     DataArgument,
@@ -28,8 +28,8 @@ from stepstream.cli.options import (
     TrainingLengthOption,
     load_model,
 )
-from stepstream.learn.curves import trigger_png
-from stepstream.learn.rules import Cost
+from stepstream.learn.decision_rules import Cost
+from stepstream.learn.report_plots import trigger_png
 from stepstream.learn.trigger import fit_trigger
 
 FIGURES = ("cost", "accuracy", "earliness", "harmonic_mean")
@@ -116,9 +116,10 @@ def show(report: dict[str, Any]) -> None:
             f"end; lost on {g['tested_on_streams']} test streams: {g['gap']:.4f}",
             markup=False,
         )
-    table = _table("", *(f.replace("_", " ") for f in FIGURES), "kappa", "undecided")
+    table = table_with("", *(f.replace("_", " ") for f in FIGURES), "kappa", "undecided")
     rows = {name.replace("_", "-"): report.get(name) for name in ("cross_validated", "on_its_own_data", "held_out")}
-    for name, score in {**rows, **report["beside"]}.items():
+    rows |= {name.replace("_", " "): score for name, score in report["beside"].items()}
+    for name, score in rows.items():
         if score is not None:
             table.add_row(name, *(f"{score[f]:.4f}" for f in FIGURES), f"{score['kappa']:.4f}", str(score["undecided"]))
     taken = report.get("cross_validated") or report["on_its_own_data"]
@@ -135,20 +136,11 @@ def show(report: dict[str, Any]) -> None:
 
 
 def _rows(title: str, rows: list[dict[str, Any]]) -> Any:
-    table = _table(title, *(f.replace("_", " ") for f in FIGURES))
+    table = table_with(title, *(f.replace("_", " ") for f in FIGURES))
     for r in rows:
         others = [f"{k} {v}" for k, v in r.items() if k not in {*FIGURES, "family", "rule", "cost_error"}]
         name = r.get("rule") or ", ".join([r["family"], *others]).replace("_", " ")
         table.add_row(name, *(f"{r[f]:.4f}" for f in FIGURES))
-    return table
-
-
-def _table(*columns: str) -> Any:
-    from rich.table import Table
-
-    table = Table(*columns, header_style="bold", box=None, pad_edge=False)
-    for column in table.columns[1:]:
-        column.justify = "right"
     return table
 
 

@@ -19,8 +19,8 @@ import typer
 
 from stepstream.cli.app import app, console
 from stepstream.cli.watch import Watch
-from stepstream.live.answers import Result
 from stepstream.live.engine import Engine
+from stepstream.live.results import Result
 from stepstream.model import load
 
 FEATURES = ("x", "y", "z")

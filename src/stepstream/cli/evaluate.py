@@ -31,9 +31,9 @@ from stepstream.cli.options import (
     load_model,
 )
 from stepstream.errors import InputError
-from stepstream.learn.evaluate import Evaluation
-from stepstream.learn.evaluate import evaluate as evaluate_model
-from stepstream.learn.layout import Section, sections, summary
+from stepstream.learn.evaluation import Evaluation
+from stepstream.learn.evaluation import evaluate as evaluate_model
+from stepstream.learn.evaluation_tables import Section, sections, summary
 
 
 @app.command()

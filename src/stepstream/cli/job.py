@@ -19,8 +19,8 @@ from stepstream.cli.options import names_of
 from stepstream.cli.rows import Record, Source
 from stepstream.cli.sink import Before, Row
 from stepstream.errors import InputError, StateError
-from stepstream.live.answers import Results
 from stepstream.live.engine import Engine
+from stepstream.live.results import Results
 from stepstream.live.truth import class_names
 from stepstream.live.windowing import Session, parse
 from stepstream.model import Model

@@ -8,11 +8,10 @@ from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
-from rich.table import Table
 from rich.text import Text
 
 from stepstream.arrays import short
-from stepstream.cli.app import app, console, print_json
+from stepstream.cli.app import app, console, print_json, table_with
 from stepstream.cli.options import JsonOption
 from stepstream.cli.position import HDF5_MAGIC
 from stepstream.errors import InputError
@@ -147,14 +146,6 @@ def count_text(n: int, one: str, many: str) -> str:
     return f"1 {one}" if n == 1 else f"{n:,} {many}"
 
 
-def columns(*names: str) -> Table:
-    """A table whose first column holds keys, and whose others hold numbers and times."""
-    table = Table(header_style="bold", box=None, pad_edge=False)
-    for i, name in enumerate(names):
-        table.add_column(name, overflow="fold", no_wrap=i > 0, justify="left" if i == 0 else "right")
-    return table
-
-
 def _show_store(store: str, key: str | None, key_type: str, as_json: bool) -> None:
     from stepstream.live import look  # imports databases
 
@@ -217,7 +208,7 @@ def _show_file(file: Path, as_json: bool) -> None:
     out = console()
     for name, value in about["attributes"].items():
         out.print(f"{name}: {value}", markup=False, soft_wrap=True)
-    table = Table("stream", "age", "samples", "last time", header_style="bold", box=None, pad_edge=False)
+    table = table_with("stream", "age", "samples", "last time")
     for stream in about["streams"][:MAX_ROWS]:
         age = "unknown" if stream["age"] is None else str(stream["age"])
         named = key_text(stream["key"]) if stream["key"] else ""  # of a file of one stream it is empty

@@ -10,14 +10,13 @@ import typer
 from rich.markup import escape
 
 from stepstream.cli import files
-from stepstream.cli.app import console, print_json
+from stepstream.cli.app import console, print_json, table_with
 from stepstream.cli.options import ArchitectureOption, JsonOption, ScaleOption, load_model
 from stepstream.cli.state import (
     DASH,
     MAX_ROWS,
     KeyTypeOption,
     StoreArgument,
-    columns,
     key_json,
     key_text,
     parse_key,
@@ -61,7 +60,7 @@ def ls(
             print(f"{',' if i else ''}\n  {json.dumps({**key_json(stream.key), **rest})}", end="")
         print("]}")
         return
-    table = columns("stream", "age", "samples", "last time (UTC)", "last used (UTC)", "number")
+    table = table_with("stream", "age", "samples", "last time (UTC)", "last used (UTC)", "number")
     for stream in found.streams:
         table.add_row(
             escape(key_text(stream.key)),

@@ -28,12 +28,12 @@ from stepstream.cli.data_options import (
 from stepstream.cli.options import JsonOption
 from stepstream.errors import InputError
 from stepstream.formats.files import regular_file
+from stepstream.learn.cross_validation import Sweep, sweep
 from stepstream.learn.guards import Finding, leaks
 from stepstream.learn.learner import Row
 from stepstream.learn.recipe import Recipe
-from stepstream.learn.sweep import Sweep, sweep
-from stepstream.learn.train import Training, places
-from stepstream.learn.train import train as train_model
+from stepstream.learn.training import Training, places
+from stepstream.learn.training import train as train_model
 
 MAX_RECIPE_BYTES = 2**20  # a few hundred bytes, and the weights of a thousand classes by name
 DEFAULT = Recipe()

@@ -9,14 +9,13 @@ order, and a graph without any is the graph that it was.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from numbers import Integral
 
-import numpy as np
-
+from stepstream.arguments import whole, yes
 from stepstream.arrays import float32, short
 from stepstream.errors import GraphError, InputError
 from stepstream.graph.ir import Array, Graph, Node, state_ref
 from stepstream.graph.validate import validate
+from stepstream.limits import MAX_INDEX
 
 ATTACHED = ("calibrate", "isotonic", "trigger")  # the ops that are no part of the network
 DECISION = "decision"  # the name of the output that a trigger adds
@@ -100,10 +99,7 @@ def with_trigger(graph: Graph, rule: Array, k: int = 1, latched: bool = True) ->
     reset. ops/trigger.py has the formula. Raises InputError for values that do not do, for an output
     that is called "decision" itself, and where `n_classes` does.
     """
-    if isinstance(k, bool) or not isinstance(k, Integral):
-        raise InputError(f"k: expected a whole number of samples, got {short(k)}")
-    if not isinstance(latched, bool | np.bool_):
-        raise InputError(f"latched: expected True or False, got {short(latched)}")
+    k, latched = whole("k", k, 1, MAX_INDEX, "samples"), yes("latched", latched)
     base, attached = taken_off(graph)
     if base.outputs[0][0] == DECISION:
         raise InputError(

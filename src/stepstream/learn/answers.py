@@ -7,7 +7,9 @@ from dataclasses import replace
 
 import numpy as np
 
+from stepstream.classes import as_classes, as_logits
 from stepstream.errors import InputError
+from stepstream.graph import attach
 from stepstream.graph.ir import Array, TimeRole
 from stepstream.kernel.executor import update
 from stepstream.learn.data import Sequences
@@ -52,7 +54,14 @@ def probabilities(model: Model, data: Sequences, windowing: str | Windowing = "c
                 f"expected probabilities of classes, got {p[t].tolist()} (sequence {key!r}, sample {t + 1}); let the "
                 "network end in one sigmoid unit or in a softmax, or say regression=True where it predicts numbers"
             )
-    return tuple(np.concatenate([1 - p, p], axis=1) if p.shape[1] == 1 else p for p in answers)
+    return tuple(map(as_classes, answers))
+
+
+def raw_logits(model: Model, data: Sequences, windowing: str | Windowing = "carry") -> tuple[Array, ...]:
+    """What the model says before calibration and the last activation, float32 (time_i, classes); one unit as (0, z)."""
+    bare = model.with_graph(attach.logits(model.graph))
+    numbers = replace(data, classes=None, y=tuple(y.astype(np.float32) for y in data.y))
+    return tuple(map(as_logits, probabilities(bare, numbers, windowing)))
 
 
 def matched(model: Model, data: Sequences) -> Sequences:

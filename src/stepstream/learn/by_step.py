@@ -8,13 +8,14 @@ from typing import Any, final
 
 import numpy as np
 
+from stepstream.arguments import whole
 from stepstream.errors import InputError
 from stepstream.graph.ir import Array
 from stepstream.learn.data import Sequences
-from stepstream.learn.metrics import Figures, changes_of_mind, interval, measure, measure_numbers
+from stepstream.learn.metrics import Figures, changes_of_mind, grouped_error, interval, measure, measure_numbers
+from stepstream.live.ages import LADDER
 
-ALL = 30  # up to here every number of samples has a row
-LADDER = (1, 2, 3, 5, 7, 10, 15, 20, 25, 30, 40, 50, 60, 80)  # and times 10, 100, ... beyond
+ALL = 30  # up to here every number of samples has a row; beyond, those of the ladder at which engines judge
 CLUSTERS = 5  # sequences, from which their spread says anything
 NORMAL = 1.96  # standard errors, of a 95 % interval
 FRACTIONS = tuple(i / 20 for i in range(1, 21))
@@ -58,13 +59,13 @@ def points(longest: int, also: Sequence[int] = (), ages: Sequence[int] | None = 
     ages: instead of the ladder. Raises InputError.
     """
     if ages is not None:
-        chosen = sorted(set(ages))
-        if not chosen or any(isinstance(a, bool) or not isinstance(a, int | np.integer) or a < 1 for a in chosen):
-            raise InputError(f"ages: expected numbers of samples from 1, got {list(ages)}")
-        return [int(a) for a in chosen if a <= longest] or [longest]
+        if not len(ages):
+            raise InputError("ages: expected numbers of samples from 1, got none")
+        chosen = sorted({whole("ages", age, 1, of="samples") for age in ages})
+        return [age for age in chosen if age <= longest] or [longest]
     if longest <= ALL:
         return list(range(1, longest + 1))
-    steps = {step * 10**power for power in range(len(str(longest))) for step in LADDER}
+    steps = set(LADDER)
     for n in also:
         steps |= {n, *range(1, n if n <= ALL else 1)}
     return sorted({s for s in steps if s < longest} | {longest})
@@ -96,13 +97,12 @@ def row(
 
 
 def _interval(chosen: Sequence[tuple[Array, Array, float]], accuracy: float) -> tuple[float | None, float | None]:
-    """By the spread between sequences, each with the weight of its samples (cluster-robust variance of a mean)."""
+    """By the spread between sequences, each with the weight of its samples."""
     sizes = np.array([len(p) for _, p, _ in chosen])
-    k = int((sizes > 0).sum())
-    if k < CLUSTERS:
+    if (sizes > 0).sum() < CLUSTERS:
         return None, None
     right = np.array([(p.argmax(axis=1) == y).sum() for y, p, _ in chosen])
-    error = float(np.sqrt(((right - sizes * accuracy) ** 2).sum() * k / (k - 1)) / sizes.sum())
+    error = grouped_error((right - sizes * accuracy)[sizes > 0], int(sizes.sum()))
     return max(0.0, accuracy - NORMAL * error), min(1.0, accuracy + NORMAL * error)
 
 

@@ -57,7 +57,7 @@ class Sequences:
             if x.dtype != np.float32 or y.dtype != label:
                 raise InputError(
                     f"sequence {key!r}: expected float32 values and {label.__name__} labels, got {x.dtype} and "
-                    f"{y.dtype}; stepstream.learn.data.sequences makes them"
+                    f"{y.dtype}; stepstream.learn.sequences makes them"
                 )
 
     def __len__(self) -> int:
@@ -250,6 +250,31 @@ def _texts(what: str, names: Sequence[Any] | None, count: int) -> tuple[str, ...
     if len(texts) != count:
         raise InputError(f"{what}: expected {count}, one for each sequence, got {len(texts)}")
     return texts
+
+
+def extent(data: Sequences) -> dict[str, int]:
+    """How much there is, for reports."""
+    lengths = data.lengths
+    return {
+        "sequences": len(data),
+        "streams": len(set(data.streams)),
+        "samples": int(lengths.sum()),
+        "shortest": int(lengths.min()),
+        "longest": int(lengths.max()),
+    }
+
+
+def by_class(data: Sequences) -> dict[str, int] | None:
+    """Labels of each class, for reports; None for regression."""
+    if data.classes is None:
+        return None
+    labels = np.concatenate([np.atleast_1d(y) for y in data.y])
+    return dict(zip(data.classes, np.bincount(labels, minlength=len(data.classes)).tolist(), strict=True))
+
+
+def labelled(data: Sequences) -> str:
+    """What has a label, in words."""
+    return "per sample" if data.per_sample else "per sequence"
 
 
 def split(data: Sequences, share: float = 0.25, seed: int = 0) -> tuple[Sequences, Sequences]:

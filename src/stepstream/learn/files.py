@@ -15,7 +15,7 @@ from stepstream.errors import InputError
 from stepstream.formats.files import regular_file
 from stepstream.graph.ir import Array
 from stepstream.learn.data import Sequences, sequences, unnamed
-from stepstream.learn.tables import Columns, read_csv, read_parquet
+from stepstream.learn.table_files import Columns, read_csv, read_parquet
 from stepstream.learn.ts_files import read_ts
 from stepstream.limits import MAX_DATA_BYTES, MAX_ZIP_ENTRIES
 

@@ -16,8 +16,8 @@ import numpy as np
 
 from stepstream.errors import InputError
 from stepstream.graph.ir import Array
-from stepstream.learn.families import threshold, thresholds
-from stepstream.learn.rules import Trace, held, outcomes
+from stepstream.learn.decision_rules import Trace, held, outcomes
+from stepstream.learn.rule_families import threshold, thresholds
 
 LEVELS = 50  # thresholds that are tested at most, from the most careful one on
 DESIGN = 1 / 3  # of the streams, which say what thresholds are worth testing; the others test them

@@ -146,7 +146,7 @@ def _in_both(data: Sequences, other: Sequences) -> Iterator[Finding]:
             "both-parts",
             f"{len(both)} streams occur in both parts: {', '.join(both[:3])}{more}; neighbouring windows of one stream "
             "are nearly copies of each other",
-            "split by stream: stepstream.learn.data.split",
+            "split by stream: stepstream.learn.split",
         )
     known = {x.tobytes() for x in other.x}
     if copies := [key for key, x in zip(data.keys, data.x, strict=True) if x.tobytes() in known]:

@@ -40,7 +40,7 @@ class Learner:
 
     @staticmethod
     def of(data: Sequences, recipe: Recipe, network: Any = None) -> Learner:
-        """The recipe's network, or the user's, for these data; raises as `stepstream.learn.train.train` does."""
+        """The recipe's network, or the user's, for these data; raises as `learn.train` does."""
         kind = kind_of(data, recipe)
         if network is None:
             labels = np.concatenate([np.atleast_1d(y) for y in data.y]).astype(np.float64)

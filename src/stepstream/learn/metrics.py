@@ -5,10 +5,12 @@ y: int64 (n,) class indices. p: (n, classes) probabilities. All arithmetic in fl
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 
+from stepstream.classes import brier_scores, log_losses
 from stepstream.graph.ir import Array
 
 Figures = dict[str, float | None]
@@ -27,7 +29,6 @@ CLASSES = (
 )
 NUMBERS = ("mae", "rmse", "r2")
 BINS = 10  # of the calibration error, with at least as many answers in each
-FLOOR = float(np.finfo(np.float32).eps)  # below it a probability counts as this much, or one answer would decide
 
 
 def measure(y: Array, p: Array) -> Figures:
@@ -47,7 +48,7 @@ def measure(y: Array, p: Array) -> Figures:
         "f1": f1,
         "auc": auc(y, p),
         "log_loss": log_loss(y, p),
-        "brier": _brier(y, p),
+        "brier": float(brier_scores(p, y).mean()),
         "calibration_error": calibration_error(y, p),
         "confidence": float(p.max(axis=1).mean()),
     }
@@ -115,14 +116,7 @@ def _area(positive: Array, score: Array) -> float:
 
 def log_loss(y: Array, p: Array) -> float:
     """Mean of -ln p of the true class; n at least 1."""
-    return float(-np.log(np.clip(p[np.arange(len(y)), y], FLOOR, 1)).mean())
-
-
-def _brier(y: Array, p: Array) -> float:
-    """Two classes: mean of (p1 - y)^2, from 0 to 1. More: mean of the sum over all classes, from 0 to 2."""
-    if p.shape[1] == 2:
-        return float(((p[:, 1] - y) ** 2).mean())
-    return float(((p - np.eye(p.shape[1])[y]) ** 2).sum(axis=1).mean())
+    return float(log_losses(p, y).mean())
 
 
 def calibration_error(y: Array, p: Array) -> float:
@@ -150,6 +144,28 @@ def interval(share: float, n: int) -> tuple[float, float]:
     middle = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * np.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
     return max(0.0, float(middle - half)), min(1.0, float(middle + half))
+
+
+def standard_error(values: Array, streams: Sequence[str] | None = None) -> float:
+    """Of the mean of independent values, or of values that belong to independent streams; NaN for one alone."""
+    off = values - values.mean()
+    if streams is not None:
+        off = np.bincount(np.unique(np.asarray(streams), return_inverse=True)[1], off)
+    return grouped_error(off, len(values))
+
+
+def grouped_error(off: Array, n: int) -> float:
+    """The standard error of a mean of n values in independent groups, by each group's sum of what its values are off.
+
+    NaN for one group. Linearised, as the mean is a ratio of two sums over groups: the cluster-robust variance.
+    """
+    k = len(off)
+    return float(np.sqrt((off**2).sum() * k / (k - 1)) / n) if k > 1 else math.nan
+
+
+def or_none(value: float) -> float | None:
+    """For JSON, which has no NaN."""
+    return None if math.isnan(value) else value
 
 
 def harmonic_mean(accuracy: float, earliness: float) -> float:

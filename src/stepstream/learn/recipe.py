@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, final
 
 from stepstream import limits
+from stepstream.arguments import whole
 from stepstream.errors import InputError
 from stepstream.formats import json_text
 
@@ -70,7 +71,7 @@ class Recipe:
                 raise InputError(f"{name}: expected one of {named}, got {getattr(self, name)!r}")
         if not isinstance(self.units, tuple | list) or not self.units:
             raise InputError(f"units: expected a number for each recurrent layer, got {self.units!r}")
-        object.__setattr__(self, "units", tuple(_whole("units", u, 1, MAX_COUNT) for u in self.units))
+        object.__setattr__(self, "units", tuple(whole("units", u, 1, MAX_COUNT) for u in self.units))
         for name, high in SHARES.items():
             object.__setattr__(self, name, _number(name, getattr(self, name), 0, high))
         object.__setattr__(self, "decay", _number("decay", self.decay, 0, math.inf))
@@ -79,10 +80,10 @@ class Recipe:
                 raise InputError(f"{name}: expected a number above 0, got 0")
             object.__setattr__(self, name, value)
         for name, low, high in (("epochs", 1, MAX_COUNT), ("batch", 1, MAX_COUNT), ("seed", 0, 2**32 - 1)):
-            _whole(name, getattr(self, name), low, high)
+            object.__setattr__(self, name, whole(name, getattr(self, name), low, high))
         for name, high in (("window", limits.MAX_WINDOW), ("truncated", limits.MAX_WINDOW), ("patience", MAX_COUNT)):
             if getattr(self, name) is not None:
-                _whole(name, getattr(self, name), 1, high)
+                object.__setattr__(self, name, whole(name, getattr(self, name), 1, high))
         if self.truncated is not None:
             for name in ("window", "state_passing", "prefixes", "starts"):
                 if getattr(self, name):
@@ -122,12 +123,6 @@ class Recipe:
             got = unknown if isinstance(settings, dict) else type(settings).__name__
             raise InputError(f"recipe: expected an object with the settings {', '.join(known)}, got {got}")
         return Recipe(**settings)
-
-
-def _whole(name: str, value: Any, low: int, high: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise InputError(f"{name}: expected a whole number from {low} to {high}, got {value!r}")
-    return value
 
 
 def _number(name: str, value: Any, low: float, high: float) -> float:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from stepstream.classes import as_logits
 from stepstream.graph.ir import Array
 from stepstream.learn.metrics import Figures, log_loss, measure, measure_numbers
+from stepstream.ops.activation import softmax
 
 POSITIONS = 10  # numbers of samples seen at which the figures are taken: training would wait for more of them
 KEPT = ("accuracy", "precision", "recall", "f1", "auc")
@@ -13,14 +15,11 @@ NUMBERS = ("mae", "rmse")
 
 
 def probabilities(kind: str, z: Array) -> Array:
-    """Of raw answers (..., outputs): (..., classes); numbers as they are for regression. float64."""
+    """Of raw answers (n, outputs): (n, classes); numbers as they are for regression. float64."""
     z = z.astype(np.float64)
     if kind == "regression":
         return z
-    if kind == "binary":
-        z = np.concatenate([np.zeros_like(z), z], axis=-1)
-    e = np.exp(z - z.max(axis=-1, keepdims=True))
-    return e / e.sum(axis=-1, keepdims=True)
+    return softmax(as_logits(z) if kind == "binary" else z)
 
 
 def step_loss(kind: str, answers: list[Array], labels: list[Array]) -> float:

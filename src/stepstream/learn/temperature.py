@@ -125,9 +125,3 @@ def fit(data: Points, basis: Array, prior: Array) -> Array:
         if abs(step).max() < ENOUGH:
             break
     return np.clip(basis @ theta, -LARGEST, LARGEST)
-
-
-def softmax(z: Array) -> Array:
-    """Probabilities of logits (points, classes), in their precision."""
-    e = np.exp(z - z.max(axis=1, keepdims=True))
-    return e / e.sum(axis=1, keepdims=True)

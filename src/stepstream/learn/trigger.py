@@ -9,14 +9,17 @@ from typing import Any, final
 
 import numpy as np
 
+from stepstream.arguments import whole
 from stepstream.errors import InputError
 from stepstream.graph import attach
 from stepstream.graph.ir import Array
-from stepstream.learn import answers, guarantee, rules
+from stepstream.learn import answers, guarantee
+from stepstream.learn import decision_rules as rules
 from stepstream.learn.data import Sequences
-from stepstream.learn.families import FAMILIES, Candidate, candidates, threshold, thresholds
-from stepstream.learn.outside import CALIBRATED, SEEN, calibrated_on, fold_indices, trained_on
-from stepstream.learn.rules import Cost, Score, Trace
+from stepstream.learn.decision_rules import Cost, Score, Trace
+from stepstream.learn.metrics import or_none
+from stepstream.learn.rule_families import FAMILIES, Candidate, candidates, threshold, thresholds
+from stepstream.learn.unseen import CALIBRATED, SEEN, calibrated_on, fold_indices, trained_on
 from stepstream.limits import MAX_INDEX
 from stepstream.model import Model
 
@@ -32,8 +35,8 @@ class Trigger:
 
     model: the model with one more output, "decision"; its probabilities are what they were. This report is its report
     "trigger"; the others, such as that of a calibration, are still there. family: its name.
-    rule, k, latched: see `rules`; float32 (rows, 3). cost: what it was fitted for; n: the samples over which the delay
-    is counted. report: JSON, with the cross-validated score of every candidate. warnings: in words.
+    rule, k, latched: see `decision_rules`; float32 (rows, 3). cost: what it was fitted for; n: the samples over which
+    the delay is counted. report: JSON, with the cross-validated score of every candidate. warnings: in words.
     """
 
     model: Model
@@ -97,8 +100,7 @@ def fit_trigger(
     cost = Cost() if cost is None else cost
     if family not in {"auto", *FAMILIES, GAP}:
         raise InputError(f"family: expected auto, {', '.join(FAMILIES)} or {GAP}, got {family!r}")
-    if k is not None and (isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= MAX_INDEX):
-        raise InputError(f"k: expected a whole number of samples from 1, got {k!r}")
+    k = None if k is None else whole("k", k, 1, MAX_INDEX, "samples")
     if family == GAP and not latched:
         raise InputError("accuracy gap: expected a latched trigger, as its guarantee is for the first decision")
     attach.n_classes(model.graph)
@@ -131,7 +133,7 @@ def fit_trigger(
                 "delta": delta,
                 "gap": found.gap,
                 "tested_on_streams": found.tested,
-                "p_value": rules.number(found.p_value),
+                "p_value": or_none(found.p_value),
             },
             "on_its_own_data": rules.scored(decided, seen, labels, cost, n).to_dict(),
         }
@@ -153,7 +155,7 @@ def fit_trigger(
         }
     beside = {
         name: rules.scored(rules.held(seen, threshold(least)[None])[0], seen, labels, cost, n).to_dict()
-        for name, least in (("at the first sample", 0.0), ("at the end", 1.0))
+        for name, least in (("at_the_first_sample", 0.0), ("at_the_end", 1.0))
     }
     report = {"family": chosen, "settings": settings, "k": streak, **base, **report, "beside": beside}
     report["warnings"] = warnings

@@ -17,12 +17,12 @@ from stepstream.errors import InputError
 from stepstream.graph.ir import Array
 from stepstream.kernel.executor import update
 from stepstream.kernel.keys import Key
-from stepstream.live.answers import Results
 from stepstream.live.decision import decisions
+from stepstream.live.pending_answers import Sketches
 from stepstream.live.records import CHANGED, ENDED, HERE, STATIC
+from stepstream.live.results import Results
 from stepstream.live.stream import Stream
 from stepstream.live.table import Table
-from stepstream.live.waiting import Sketches
 from stepstream.live.windowing import Session, Sliding, Tumbling
 
 

@@ -1,6 +1,6 @@
 """Whether what a model is asked, and what it answers, is distributed as it was in training.
 
-A reference says into which cells the training data fell (`learn.drift.reference` makes it); live samples, chosen at
+A reference says into which cells the training data fell (`learn.drift_reference` makes it); live samples, chosen at
 random, fall into the same. The distance of the two is the population stability index (PSI), the sum over cells of
 (p - q) ln(p / q), with the thresholds that are customary in credit scoring (Siddiqi, Credit Risk Scorecards, 2006).
 """
@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 
+from stepstream.arguments import whole
 from stepstream.arrays import short
+from stepstream.classes import as_classes
 from stepstream.errors import InputError
 from stepstream.graph.ir import Array
 from stepstream.live.ages import LADDER, rung_of
-from stepstream.live.quality import as_classes, classes_of
-from stepstream.live.settings import whole
+from stepstream.live.quality import classes_of
 from stepstream.live.windowing import Sliding, Windowing, parse
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ class Expected:
 
 
 def expected_of(reference: Any, features: int, classes: int | None, source: str) -> Expected:
-    """What `learn.drift.reference` returned, checked: a file may hold anything. source: where it is from, in words.
+    """What `learn.drift_reference` returned, checked: a file may hold anything. source: where it is from, in words.
 
     Raises InputError.
     """
@@ -103,11 +104,11 @@ def expected_of(reference: Any, features: int, classes: int | None, source: str)
             raise look.error("how streams were cut, as text", cut, "windowing")
         windowing = form_of(parse(cut))
         columns = classes if classes > 2 else 1
-        found = look.part(look.part(reference, "probability", ""), "by step", "probability.")
+        found = look.part(look.part(reference, "probability", ""), "by_step", "probability.")
         for age, given in found.items():
-            where = f"probability.by step.{age}"
+            where = f"probability.by_step.{age}"
             if age not in _AGES:
-                raise look.error("one of the ages 1, 2, 3, 5, 7, 10, ...", age, "probability.by step")
+                raise look.error("one of the ages 1, 2, 3, 5, 7, 10, ...", age, "probability.by_step")
             rows = [given] if columns == 1 else look.lists(given, where, columns)
             steps[_AGES[age]] = np.stack([look.counts(row, where, BINS) for row in rows])
     return Expected(mean, edges, counts, steps, windowing)
@@ -125,7 +126,7 @@ class _Look:
 
     def error(self, expected: str, got: Any, where: str) -> InputError:
         return InputError(
-            f"{self._source}: expected what learn.drift.reference returns for this model, {expected} at {where!r}, got "
+            f"{self._source}: expected what learn.drift_reference returns for this model, {expected} at {where!r}, got "
             f"{short(got)}; make it with this model and its training data, and give it as reference="
         )
 
@@ -190,7 +191,7 @@ class Watch:
         elif expected.steps and not self._steps:
             self._note = (
                 f"probabilities are not compared: the reference has those under {expected.windowing}, and this engine "
-                f'cuts by {own}; give reference=learn.drift.reference(model, data, "{own}")'
+                f'cuts by {own}; give reference=learn.drift_reference(model, data, "{own}")'
             )
         self._units, self._classes = units, classes
         self._outputs = outputs
@@ -247,7 +248,7 @@ class Watch:
         for i, name in enumerate(self._names):
             value = excess(self._expected[i], self._counts[i]) if enough else None
             trained = float(self._mean[i])
-            inputs[name] = {"psi": value, "mean": mean[i] if self.chosen else None, "mean in training": trained}
+            inputs[name] = {"psi": value, "mean": mean[i] if self.chosen else None, "mean_in_training": trained}
             cure = f"its mean is {mean[i]:.3g}, {trained:.3g} in training; check the sensor or retrain"
             warnings += _said(f"feature {name}", value, cure)
         steps: dict[str, Any] = {}
@@ -306,7 +307,7 @@ def watch_of(model: Model, windowing: Windowing, every: Any, reference: Mapping[
     if reference is None:
         raise InputError(
             "watch: expected a model that knows how its training data were distributed, got one that does not; give "
-            "reference=, as stepstream.learn.drift.reference(model, data) returns it"
+            "reference=, as stepstream.learn.drift_reference(model, data) returns it"
         )
     names = model.features or [str(i) for i in range(model.n_features)]
     classes = classes_of(model)

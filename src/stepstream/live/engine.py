@@ -16,19 +16,20 @@ from weakref import WeakKeyDictionary, WeakSet
 import numpy as np
 from numpy.typing import ArrayLike
 
+from stepstream.arguments import whole, word, yes
 from stepstream.arrays import short
 from stepstream.errors import InputError, StepstreamError, StoreError
 from stepstream.graph.ir import Array
 from stepstream.kernel.keys import Key
 from stepstream.live import incoming, plain
-from stepstream.live.answers import Result, Results, StreamInfo, result_of, value_of
 from stepstream.live.drift import watch_of
 from stepstream.live.journal import DELETE, END, RESET, STEPS, Operation
 from stepstream.live.records import encode_key
 from stepstream.live.recovery import chosen, take_up
 from stepstream.live.residents import Residents
+from stepstream.live.results import Result, Results, StreamInfo, result_of, value_of
 from stepstream.live.sample import Sample
-from stepstream.live.settings import seconds, settled, whole, word, yes
+from stepstream.live.settings import seconds, settled
 from stepstream.live.state import StreamState
 from stepstream.live.stream import Output, Stream
 from stepstream.live.tender import Tender
@@ -82,7 +83,7 @@ class Engine:
     before it those at ages 1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 70, 100, ... up to judge wait, and the last one: 8 bytes
     for each age and output, and 36 + 8 * remember. What is left of streams that have ended stays until expire_after.
     watch: one of so many samples, by chance, is compared with the training data; 0: none. reference: what of them, as
-    `stepstream.learn.drift.reference` returns it; None: what the model brings along.
+    `stepstream.learn.drift_reference` returns it; None: what the model brings along.
     on_evict, on_end: called with the key when a stream has gone to the store, or has ended or expired; in the thread
     that made the call, after it, so that what they raise comes out of a call that has succeeded.
     snapshot_bytes, snapshot_every: size of the journal, and seconds, after which a thread of the engine takes the next

@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
-from stepstream.live.answers import Result
 from stepstream.live.incoming import Call
+from stepstream.live.results import Result
 
 Waiting = tuple[Call, "asyncio.Future[Result]"]
 

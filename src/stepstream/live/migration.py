@@ -16,12 +16,12 @@ import numpy as np
 from stepstream.arrays import short
 from stepstream.errors import InputError, StateError, StoreError
 from stepstream.graph.ir import Array, Graph
-from stepstream.live.adopted import adopted, bare, is_bare
 from stepstream.live.look import Where
 from stepstream.live.records import ENDED, STATIC, Records, Shape, columns, decode_key, head, meta_dtype
 from stepstream.live.replay import rules_of
 from stepstream.live.residents import shape_of
 from stepstream.live.sliding import SlidingExecutor
+from stepstream.live.state_conversion import adopted, bare, is_bare
 from stepstream.live.stream import Stream
 from stepstream.live.upkeep import kept_by, opened
 from stepstream.live.vault import DECIDES, NO_STREAMS, QUALITY_KEY, header_of, refuse_other

@@ -12,9 +12,9 @@ from numpy.typing import DTypeLike
 from stepstream.graph.ir import Array
 from stepstream.kernel.executor import native
 from stepstream.kernel.keys import Key
-from stepstream.live.answers import Result, Results
 from stepstream.live.decision import decisions
 from stepstream.live.records import Shape
+from stepstream.live.results import Result, Results
 from stepstream.live.stream import Stream
 from stepstream.live.table import Table
 from stepstream.live.windowing import Carry, Session, Sliding, Tumbling

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, final
 
 import numpy as np
 
+from stepstream.classes import as_classes, brier_scores, log_losses
 from stepstream.errors import InputError, StoreError
 from stepstream.graph.attach import n_classes
 from stepstream.graph.ir import Array
@@ -21,8 +22,7 @@ if TYPE_CHECKING:
     from stepstream.model import Model
 
 WINDOW = 1000  # labels: the weight of each in the recent figures falls by one part in so many with the next
-BINS = 20  # of the largest probability, for the calibration error; a binary model fills the upper ten
-LEAST = float(np.finfo(np.float32).eps)  # a probability that counts as 0: the log loss of a wrong 0 is finite
+BINS = 20  # of equal width, as only sums are kept; of the largest probability: a binary model fills the upper ten
 NEWEST, BEFORE, SAMPLE = 0, 1, 2  # what a label is about: the newest sequence, the one before it, or one sample
 
 _LAYOUT = 1
@@ -87,10 +87,8 @@ class Quality:
         assert self.classes is not None
         p, y, n = as_classes(judged.answers.astype(np.float64)), int(judged.y[0]), len(judged.answers)
         hit = (p.argmax(axis=1) == y).astype(np.float64)
-        off = p - np.eye(self.classes)[y]
-        brier = off[:, 1] ** 2 if self.classes == 2 else (off**2).sum(axis=1)
-        out, top, rows = np.zeros((n, self._width)), p.max(axis=1), np.arange(n)
-        out[:, :4] = np.stack([np.ones(n), hit, -np.log(np.clip(p[:, y], LEAST, 1)), brier], axis=1)
+        out, truth, top, rows = np.zeros((n, self._width)), np.full(n, y), p.max(axis=1), np.arange(n)
+        out[:, :4] = np.stack([np.ones(n), hit, log_losses(p, truth), brier_scores(p, truth)], axis=1)
         out[:, 4 + y], out[:, 4 + self.classes + y] = 1, hit
         at = 4 + 2 * self.classes + np.clip((top * BINS).astype(np.int64), 0, BINS - 1)
         out[rows, at], out[rows, at + BINS], out[rows, at + 2 * BINS] = 1, top, hit
@@ -106,7 +104,7 @@ class Quality:
             "samples": self.samples,
             "window": WINDOW,
             "newest": self._pair(newest, names),
-            "by age": by_age,
+            "by_age": by_age,
         }
 
     def _pair(self, sums: Array, names: tuple[str, ...] | None) -> dict[str, Any]:
@@ -127,11 +125,11 @@ class Quality:
         return {
             "n": n,
             "accuracy": hits / n if n else None,
-            "balanced_accuracy": sum(known) / len(known) if known else None,
+            "balanced_accuracy": sum(known) / len(known) if len(known) > 1 else None,  # as in learn.metrics
             "recall": dict(zip(names or map(str, range(classes)), recall, strict=True)),
             "log_loss": loss / n if n else None,
             "brier": brier / n if n else None,
-            "calibration_error": float(np.abs(sure - good).sum()) / n if n else None,
+            "calibration_error_equal_width": float(np.abs(sure - good).sum()) / n if n else None,
         }
 
     # as bytes
@@ -191,8 +189,3 @@ def classes_of(model: Model) -> int | None:
         return n_classes(model.graph)
     except InputError:
         return None
-
-
-def as_classes(answers: Array) -> Array:
-    """Answers (n, outputs) -> probabilities (n, classes): one sigmoid unit counts as two classes."""
-    return np.concatenate([1 - answers, answers], axis=1) if answers.shape[1] == 1 else answers

@@ -15,12 +15,12 @@ from stepstream.graph.ir import Array
 from stepstream.kernel.keys import Key
 from stepstream.live import plain
 from stepstream.live.ages import rungs
-from stepstream.live.answers import Result, Results, StreamInfo, answered, info_of
 from stepstream.live.batch import Samples, Stepper
 from stepstream.live.drift import Watch
 from stepstream.live.journal import DELETE, END, PUT, RESET, STEPS, Operation
 from stepstream.live.missing import Regular
 from stepstream.live.records import ENDED, Records, Shape
+from stepstream.live.results import Result, Results, StreamInfo, answered, info_of
 from stepstream.live.settings import Settings
 from stepstream.live.state import StreamState
 from stepstream.live.stream import Stream

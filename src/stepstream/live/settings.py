@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from numbers import Integral, Real
+from numbers import Real
 from typing import Any
 
-import numpy as np
-
+from stepstream.arguments import whole, word
 from stepstream.arrays import short
 from stepstream.errors import InputError
 from stepstream.kernel.keys import Key
@@ -69,13 +68,6 @@ def settled(
     )
 
 
-def whole(name: str, value: Any, least: int, most: int) -> int:
-    """Raises InputError for anything but a whole number."""
-    if isinstance(value, bool) or not isinstance(value, Integral) or not least <= int(value) <= most:
-        raise InputError(f"{name}: expected a whole number from {least} to {most}, got {short(value)}")
-    return int(value)
-
-
 def seconds(name: str, value: Any) -> float | None:
     """None stays; raises InputError for anything else but a number above 0."""
     if value is None:
@@ -91,17 +83,3 @@ def callback(name: str, value: Any) -> Callable[[Key], object] | None:
         raise InputError(f"{name}: expected a function of a key, or None, got {short(value)}")
     function: Callable[[Key], object] | None = value
     return function
-
-
-def yes(name: str, value: Any) -> bool:
-    """Raises InputError for anything but True or False."""
-    if not isinstance(value, bool | np.bool_):
-        raise InputError(f"{name}: expected True or False, got {short(value)}")
-    return bool(value)
-
-
-def word(name: str, value: Any, *known: str) -> str:
-    """Raises InputError for any other."""
-    if not isinstance(value, str) or value not in known:
-        raise InputError(f"{name}: expected one of {', '.join(known)}, got {short(value)}")
-    return value

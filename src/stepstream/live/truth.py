@@ -14,10 +14,10 @@ from stepstream.kernel.keys import Key
 from stepstream.live.ages import rungs
 from stepstream.live.incoming import seq_of
 from stepstream.live.journal import LABEL, Operation
+from stepstream.live.pending_answers import Sketches
 from stepstream.live.quality import SAMPLE, Judged, Quality, classes_of
 from stepstream.live.stream import Stream
 from stepstream.live.table import Table
-from stepstream.live.waiting import Sketches
 
 if TYPE_CHECKING:
     from stepstream.live.residents import Residents

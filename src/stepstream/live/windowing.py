@@ -7,10 +7,11 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from numbers import Integral, Real
+from numbers import Real
 from typing import Any
 
 from stepstream import limits
+from stepstream.arguments import whole
 from stepstream.arrays import short
 from stepstream.errors import InputError
 from stepstream.live.sliding import Recompute, States, Whole, cheaper
@@ -61,8 +62,7 @@ class Tumbling(Windowing):
     n: int
 
     def __post_init__(self) -> None:
-        if isinstance(self.n, bool) or not isinstance(self.n, Integral) or self.n < 1:
-            raise InputError(f"tumbling: expected a whole number of samples from 1, got {self.n!r}")
+        object.__setattr__(self, "n", whole("tumbling", self.n, 1, of="samples"))
 
     def restarts(self, age: int, last_time: float | None, time: float | None) -> bool:
         return age >= self.n
@@ -92,22 +92,16 @@ class Sliding(Windowing):
     by: str | None
 
     def __init__(self, n: int, stride: int | None = None, states: int | None = None, by: str | None = None) -> None:
-        n = self._whole("samples", n, limits.MAX_WINDOW)
+        n = whole("sliding", n, 1, limits.MAX_WINDOW, "samples")
         if stride is not None and states is not None:
             raise InputError(f"sliding: expected a stride or a number of states, got both: {stride!r} and {states!r}")
         if by not in {None, "recompute", "states"}:
             raise InputError(f'sliding: expected by="recompute" or by="states", got {by!r}')
         if states is not None:
-            stride = -(-n // self._whole("states", states, n))
-        stride = 1 if stride is None else self._whole("samples as stride", stride, n)
+            stride = -(-n // whole("sliding", states, 1, n, "states"))
+        stride = 1 if stride is None else whole("sliding", stride, 1, n, "samples as stride")
         for name, value in (("n", n), ("stride", stride), ("by", by)):
             object.__setattr__(self, name, value)
-
-    @staticmethod
-    def _whole(what: str, value: Any, most: int) -> int:
-        if isinstance(value, bool) or not isinstance(value, Integral) or not 1 <= int(value) <= most:
-            raise InputError(f"sliding: expected a whole number of {what} from 1 to {most}, got {value!r}")
-        return int(value)
 
     @property
     def states(self) -> int:

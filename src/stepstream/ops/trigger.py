@@ -6,6 +6,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from stepstream.classes import as_classes
 from stepstream.errors import GraphError
 from stepstream.graph.ir import Array, Node, StateSlot, TensorSpec
 from stepstream.limits import MAX_INDEX
@@ -48,7 +49,7 @@ class Trigger(Op):
         """p (streams, units), state slots (streams, 1)."""
         (p,), (count, streak, last, decision), rule, k = xs, state, w["rule"], node.params["k"]
         assert p is not None
-        p = np.concatenate([1 - p, p], axis=1) if p.shape[1] == 1 else p
+        p = as_classes(p)
         top = p.argmax(axis=1)[:, None]
         first = np.take_along_axis(p, top, axis=1)
         rest = p.copy()

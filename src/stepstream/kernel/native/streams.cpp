@@ -221,7 +221,7 @@ struct Samples {
     bool numbers;
 };
 
-// Room for n answers: the times as they are used, NaN for none, and the rest as in live/answers.py. The last three may
+// Room for n answers: the times as they are used, NaN for none, and the rest as in live/results.py. The last three may
 // be null.
 struct Answers {
     double* times;

@@ -10,10 +10,10 @@ from typing import Any, final
 import numpy as np
 
 from stepstream.graph.ir import Array
-from stepstream.learn import pages, plots, remarks
+from stepstream.learn import evaluation_pages, evaluation_plots, remarks
 from stepstream.learn.answers import matched, probabilities
 from stepstream.learn.by_step import CLUSTERS, Row, by_age, by_fraction, by_seen, points, total
-from stepstream.learn.data import Sequences
+from stepstream.learn.data import Sequences, by_class, extent, labelled
 from stepstream.learn.guards import Finding, leaks
 from stepstream.learn.metrics import Figures, harmonic_mean, log_loss, measure, measure_numbers
 from stepstream.learn.padding import padded
@@ -80,25 +80,29 @@ class Evaluation:
                 }
                 for run in self.runs
             },
-            "zero_padded": {where: [r.to_dict() for r in rows] for where, rows in self.padded.items()},
-            "baselines": {b.name: {"words": b.words} | b.figures for b in self.baselines},
+            "zero_padded": {_key(where): [r.to_dict() for r in rows] for where, rows in self.padded.items()},
+            "baselines": {_key(b.name): {"words": b.words} | b.figures for b in self.baselines},
             "findings": [{"name": f.name, "words": f.words, "remedy": f.remedy} for f in self.findings],
         }
 
     def to_markdown(self) -> str:
         """All but the plots."""
-        return pages.markdown(self)
+        return evaluation_pages.markdown(self)
 
     def to_html(self) -> str:
         """One page with everything in it; raises InputError without matplotlib."""
-        return pages.html_page(self)
+        return evaluation_pages.html_page(self)
 
     def save_png(self, path: str | Path) -> None:
         """The plots as a picture; raises InputError without matplotlib."""
-        plots.png(self, path)
+        evaluation_plots.png(self, path)
 
     def __str__(self) -> str:
         return self.to_markdown()
+
+
+def _key(words: str) -> str:
+    return words.replace(" ", "_")
 
 
 def evaluate(
@@ -243,30 +247,19 @@ def _remarks(
         y = np.array(data.y)
         found += remarks.early(runs[0].fraction, log_loss(y, np.tile(prior, (len(y), 1))))
     found += remarks.calibration(best.windowing, best.fraction or (best.total,), len(data))
-    found += remarks.about_the_data(data, _counts(data))
+    found += remarks.about_the_data(data, by_class(data) or {})
     return found
 
 
-def _counts(data: Sequences) -> dict[str, int]:
-    assert data.classes is not None
-    counts = np.bincount(np.concatenate([np.atleast_1d(v) for v in data.y]), minlength=len(data.classes))
-    return dict(zip(data.classes, counts.tolist(), strict=True))
-
-
 def _about(model: Model, data: Sequences) -> dict[str, Any]:
-    lengths = data.lengths
     return {
         "model": model.fingerprint,
         "written_by": str(model.reading.provenance),
         "runs_on": model.runs_on,
         "training_length": model.window_length or model.training_length,
         "carried_in_training": _carried(model),
-        "sequences": len(data),
-        "streams": len(set(data.streams)),
-        "samples": int(lengths.sum()),
-        "shortest": int(lengths.min()),
-        "longest": int(lengths.max()),
+        **extent(data),
         "features": list(data.features),
-        "classes": None if data.classes is None else _counts(data),
-        "labels": "per sample" if data.per_sample else "per sequence",
+        "classes": by_class(data),
+        "labels": labelled(data),
     }

@@ -9,19 +9,20 @@ from typing import Any, final
 
 import numpy as np
 
+from stepstream.classes import as_logits, brier_scores, log_losses
 from stepstream.errors import InputError
 from stepstream.graph import attach
 from stepstream.graph.ir import Array
 from stepstream.learn import isotonic, temperature
-from stepstream.learn.answers import matched
+from stepstream.learn.answers import matched, raw_logits
 from stepstream.learn.data import Sequences
-from stepstream.learn.drift import renewed
-from stepstream.learn.metrics import FLOOR, calibration_error
-from stepstream.learn.outside import SEEN, described, fold_indices, raw_logits, trained_on, two_columns
-from stepstream.learn.rules import number, standard_error
+from stepstream.learn.distribution import renewed
+from stepstream.learn.metrics import calibration_error, or_none, standard_error
 from stepstream.learn.temperature import Points
+from stepstream.learn.unseen import SEEN, described, fold_indices, trained_on
 from stepstream.live.windowing import Session, Sliding, Tumbling, Windowing
 from stepstream.model import Model
+from stepstream.ops.activation import softmax
 
 IDENTITY, TEMPERATURE, BY_STEP, ISOTONIC = "identity", "temperature", "temperature by step", "isotonic"
 METHODS = (IDENTITY, TEMPERATURE, BY_STEP, ISOTONIC)  # from the plainest on
@@ -45,7 +46,7 @@ class Correction:
     def apply(self, logits: Array, t: Array) -> Array:
         """logits (points, classes), samples seen (points,) -> probabilities float64 (points, classes)."""
         z = logits.astype(np.float64) * self.scale[np.minimum(t, len(self.scale)) - 1, None]
-        p = temperature.softmax(z)
+        p = softmax(z)
         return p if self.knots is None else isotonic.apply(p, self.knots)
 
 
@@ -109,7 +110,7 @@ def calibrate(
     if data.classes is None:
         raise InputError("expected data with classes to calibrate probabilities, got numbers to be predicted")
     cut = model.stream(windowing).windowing  # refuses what does not fit the model, and says what "auto" is
-    raw = raw_logits(model, data, cut) if logits is None else tuple(map(two_columns, logits))
+    raw = raw_logits(model, data, cut) if logits is None else tuple(map(as_logits, logits))
     data = matched(model, data)
     ages = _ages(data, cut)
     _check(raw, data, classes)
@@ -200,7 +201,7 @@ def _crossed(name: str, data: Points, n: int, parts: list[tuple[Array, Array]], 
 
 def _losses(data: Points, p: Array, m: int) -> Array:
     """Mean log loss of each sequence over its steps, (m,)."""
-    own = -np.log(np.maximum(np.take_along_axis(p, data.label[:, None], axis=1)[:, 0], FLOOR))
+    own = log_losses(p, data.label)
     return np.bincount(data.sequence, own, m) / np.bincount(data.sequence, minlength=m)
 
 
@@ -225,7 +226,7 @@ def _candidate(name: str, losses: dict[str, Array], data: Sequences) -> dict[str
         "method": name,
         "log_loss": float((losses[name] * _weighing(data)).mean()),
         "gain": float(gain.mean()),
-        "gain_error": number(standard_error(gain, data.streams)),
+        "gain_error": or_none(standard_error(gain, data.streams)),
     }
 
 
@@ -235,8 +236,7 @@ def quality(p: Array, data: Points, n: int) -> dict[str, Any]:
     Log loss and Brier score weigh each sequence the same, or with labels per sample each sample.
     """
     weight = data.weight / data.weight.sum()
-    own = -np.log(np.maximum(np.take_along_axis(p, data.label[:, None], axis=1)[:, 0], FLOOR))
-    brier = ((p - (data.label[:, None] == np.arange(p.shape[1]))) ** 2).sum(axis=1) / (2 if p.shape[1] == 2 else 1)
+    own = log_losses(p, data.label)
     confidence, right = p.max(axis=1), p.argmax(axis=1) == data.label
     row = np.minimum(data.t, n) - 1
     count = np.bincount(row, minlength=n)
@@ -245,7 +245,7 @@ def quality(p: Array, data: Points, n: int) -> dict[str, Any]:
         gap = np.bincount(row, confidence - right, n) / count
     return {
         "log_loss": float(weight @ own),
-        "brier": float(weight @ brier),
+        "brier": float(weight @ brier_scores(p, data.label)),
         "calibration_error": calibration_error(data.label, p),
         "by_step": {
             "log_loss": [None if np.isnan(v) else float(v) for v in by_step],
@@ -260,7 +260,7 @@ def _before_after(data: Points, before: Array, after: Array, sequences: Sequence
         "before": quality(before, data, n),
         "after": quality(after, data, n),
         "gain": float(gain.mean()),
-        "gain_error": number(standard_error(gain, sequences.streams)),
+        "gain_error": or_none(standard_error(gain, sequences.streams)),
     }
 
 
@@ -268,7 +268,7 @@ def _on_held_out(model: Model, held_out: Sequences, correction: Correction, n: i
     raw = raw_logits(model, held_out, cut)
     held_out = matched(model, held_out)
     data = temperature.points(raw, held_out.y, _ages(held_out, cut))
-    before = temperature.softmax(data.logits)
+    before = softmax(data.logits)
     return _before_after(data, before, correction.apply(data.logits, data.t), held_out, n)
 
 

@@ -10,12 +10,12 @@ from learn.walks import labelled, passing, walks
 from make import dense, model_of
 from stepstream.errors import InputError
 from stepstream.graph import attach
-from stepstream.learn.answers import probabilities
-from stepstream.learn.calibrate import BY_STEP, IDENTITY, ISOTONIC, METHODS, TEMPERATURE, calibrate
+from stepstream.learn.answers import probabilities, raw_logits
+from stepstream.learn.calibration import BY_STEP, IDENTITY, ISOTONIC, METHODS, TEMPERATURE, calibrate
 from stepstream.learn.data import sequences
-from stepstream.learn.drift import reference
-from stepstream.learn.outside import described, out_of_fold, raw_logits
+from stepstream.learn.distribution import drift_reference
 from stepstream.learn.trigger import fit_trigger
+from stepstream.learn.unseen import described, out_of_fold
 
 TIME = 12
 
@@ -227,14 +227,14 @@ def test_an_engine_watches_by_the_calibrated_probabilities(windowing, units):
     y, z = walks(300, TIME)
     training = labelled(y, 4 * z) if units == 1 else sequences(4 * z[..., None], y * 3, classes=tuple("abcd"))
     model = passing(units)
-    model = model.with_graph(model.graph, {"drift": reference(model, training, windowing)})
+    model = model.with_graph(model.graph, {"drift": drift_reference(model, training, windowing)})
     some = training.some(np.arange(200))
     found = calibrate(model, some, method=TEMPERATURE, windowing=windowing)
     before, after = model.reports["drift"], found.model.reports["drift"]
     assert after["inputs"] == before["inputs"]
-    fresh = reference(found.model, some, windowing)
+    fresh = drift_reference(found.model, some, windowing)
     assert after["windowing"] == fresh["windowing"]
-    steps, expected = after["probability"]["by step"], fresh["probability"]["by step"]
+    steps, expected = after["probability"]["by_step"], fresh["probability"]["by_step"]
     assert steps.keys() == expected.keys()
     for age, counts in expected.items():
         assert np.shape(steps[age]) == np.shape(counts)

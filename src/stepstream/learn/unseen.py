@@ -1,33 +1,19 @@
-"""Answers on sequences that a model has not seen: of models trained on the other streams, and raw, for calibration."""
+"""Answers on sequences by models that have not seen them, and which data a model has seen."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, final
 
 import numpy as np
 
-from stepstream.graph import attach
 from stepstream.graph.ir import Array
-from stepstream.learn.answers import probabilities
-from stepstream.learn.data import Sequences, folds
-from stepstream.learn.temperature import softmax
-from stepstream.live.windowing import Windowing
+from stepstream.learn.answers import raw_logits
+from stepstream.learn.data import Sequences, extent, folds
 from stepstream.model import Model
-
-
-def raw_logits(model: Model, data: Sequences, windowing: str | Windowing = "carry") -> tuple[Array, ...]:
-    """What the model says before calibration and the last activation, float32 (time_i, classes); one unit as (0, z)."""
-    bare = model.with_graph(attach.logits(model.graph))
-    numbers = replace(data, classes=None, y=tuple(y.astype(np.float32) for y in data.y))
-    return tuple(map(two_columns, probabilities(bare, numbers, windowing)))
-
-
-def two_columns(logits: Array) -> Array:
-    """Logits (time, 1) of a sigmoid as those of two classes, (0, z)."""
-    return np.concatenate([np.zeros_like(logits), logits], axis=1) if np.shape(logits)[1:] == (1,) else logits
+from stepstream.ops.activation import softmax
 
 
 def fold_indices(data: Sequences, k: int, seed: int) -> Iterator[tuple[Array, Array]]:
@@ -52,9 +38,9 @@ def out_of_fold(train: Callable[[Sequences], Model], data: Sequences, k: int = 5
     train: makes a model from training data, such as `lambda part: learn.train(part, recipe).model`. The way from
     training data alone to a model that is calibrated and decides:
 
-        outside = out_of_fold(train, data)
-        calibration = calibrate(train(data), data, logits=outside.logits)
-        trigger = fit_trigger(calibration.model, data, probabilities=calibration.probabilities)
+        outside = learn.out_of_fold(train, data)
+        calibration = learn.calibrate(train(data), data, logits=outside.logits)
+        trigger = learn.fit_trigger(calibration.model, data, probabilities=calibration.probabilities)
 
     The probabilities here are those of uncalibrated models.
     """
@@ -68,15 +54,7 @@ def out_of_fold(train: Callable[[Sequences], Model], data: Sequences, k: int = 5
 
 def described(data: Sequences) -> dict[str, Any]:
     """What data are known by when they are met again, for JSON; features in the order that `matched` gives."""
-    lengths = data.lengths
-    return {
-        "sequences": len(data),
-        "streams": len(set(data.streams)),
-        "samples": int(lengths.sum()),
-        "shortest": int(lengths.min()),
-        "longest": int(lengths.max()),
-        "mean": np.concatenate(data.x).mean(axis=0, dtype=np.float64).tolist(),
-    }
+    return {**extent(data), "mean": np.concatenate(data.x).mean(axis=0, dtype=np.float64).tolist()}
 
 
 def trained_on(model: Model, data: Sequences) -> bool:
@@ -114,7 +92,7 @@ def _same(about: Any, mean: Any, data: Sequences) -> bool:
 
 SEEN = (
     "the model was trained on these very data, on which it is surer of itself and more often right than on any other; "
-    "give data that it has not seen, or the answers of models that have not (stepstream.learn.outside.out_of_fold)"
+    "give data that it has not seen, or the answers of models that have not (stepstream.learn.out_of_fold)"
 )
 CALIBRATED = (
     "the model was calibrated on these very data, so that its probabilities fit them better than any other; give "

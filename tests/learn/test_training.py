@@ -14,11 +14,11 @@ pytest.importorskip("jax")
 import stepstream  # (importorskip comes first)
 from stepstream import BlockedError, InputError
 from stepstream.learn import checkpoint
+from stepstream.learn.cross_validation import sweep
 from stepstream.learn.data import folds, sequences
-from stepstream.learn.evaluate import evaluate
+from stepstream.learn.evaluation import evaluate
 from stepstream.learn.recipe import Recipe
-from stepstream.learn.sweep import sweep
-from stepstream.learn.train import train
+from stepstream.learn.training import train
 from stepstream.testing import samples
 
 SMALL = Recipe(units=(6,), epochs=3, batch=8, rate=0.01)
@@ -79,7 +79,7 @@ def test_it_scales_by_itself_and_its_bundle_takes_no_second_scale(training, tmp_
 def test_the_training_data_are_described_as_they_were_cut(cut, windowing):
     drift = train(steps(), replace(SMALL, epochs=1, **cut)).model.reports["drift"]
     assert drift["windowing"] == windowing
-    assert set(drift["probability"]["by step"]) == {"1", "2", "3"} | ({"5", "7"} if windowing == "carry" else set())
+    assert set(drift["probability"]["by_step"]) == {"1", "2", "3"} | ({"5", "7"} if windowing == "carry" else set())
 
 
 def test_it_learns(training):
@@ -424,7 +424,7 @@ def test_the_other_back_end_gives_the_same_kind_of_result():
 import numpy as np
 from stepstream.learn.data import sequences
 from stepstream.learn.recipe import Recipe
-from stepstream.learn.train import train
+from stepstream.learn.training import train
 
 rng = np.random.default_rng(0)
 y = np.arange(16) % 2

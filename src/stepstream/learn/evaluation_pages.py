@@ -6,12 +6,12 @@ import html
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from stepstream.learn.layout import Section, sections, summary
-from stepstream.learn.plots import svg
+from stepstream.learn.evaluation_plots import svg
+from stepstream.learn.evaluation_tables import Section, sections, summary
 from stepstream.version import __version__
 
 if TYPE_CHECKING:
-    from stepstream.learn.evaluate import Evaluation
+    from stepstream.learn.evaluation import Evaluation
 
 TITLE = "What the model is worth at each sample"
 

@@ -1,6 +1,6 @@
 """Families of rules for deciding early, each fitted to probabilities and labels by the cost that its user states.
 
-All are tables of the one form in `rules`; they differ in what is free in them, and how that is found.
+All are tables of the one form in `decision_rules`; they differ in what is free in them, and how that is found.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, final
 import numpy as np
 
 from stepstream.graph.ir import Array
-from stepstream.learn.rules import Cost, Trace, mean_costs
+from stepstream.learn.decision_rules import Cost, Trace, mean_costs
 
 THRESHOLD, STOPPING, EXPECTED = "threshold", "stopping rule", "expected cost"
 FAMILIES = (THRESHOLD, STOPPING, EXPECTED)

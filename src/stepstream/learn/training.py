@@ -17,8 +17,8 @@ import numpy as np
 from stepstream.errors import InputError
 from stepstream.formats.files import path_of, replace_file
 from stepstream.learn.batches import class_weights, rows
-from stepstream.learn.data import Sequences, split
-from stepstream.learn.drift import reference
+from stepstream.learn.data import Sequences, by_class, extent, labelled, split
+from stepstream.learn.distribution import drift_reference
 from stepstream.learn.framework import keras
 from stepstream.learn.guards import Finding, leaks, look_ahead
 from stepstream.learn.learner import Learner, Progress, Row, best_epoch
@@ -118,7 +118,7 @@ def train(
         "seconds": round(time.perf_counter() - begin, 3),
     }
     cut = "carry" if recipe.carries or recipe.window is None else f"tumbling({recipe.window})"
-    reports = {"training": report, "drift": reference(model, part, cut)}
+    reports = {"training": report, "drift": drift_reference(model, part, cut)}
     model = Model(replace(model.reading, trained_ages=ages, reports=reports), model.features, model.classes)
     return Training(model, whole, history, recipe, report, ages, part)
 
@@ -178,7 +178,7 @@ def checked(data: Any) -> None:
     """Raises InputError for anything but Sequences."""
     if not isinstance(data, Sequences):
         raise InputError(
-            f"data: expected Sequences, got {type(data).__name__}; stepstream.learn.data.sequences(X, y) makes them"
+            f"data: expected Sequences, got {type(data).__name__}; stepstream.learn.sequences(X, y) makes them"
         )
 
 
@@ -226,15 +226,4 @@ def _report(
 
 
 def _about(data: Sequences) -> dict[str, Any]:
-    lengths = data.lengths
-    labels = np.concatenate([np.atleast_1d(y) for y in data.y])
-    counts = None if data.classes is None else np.bincount(labels, minlength=len(data.classes)).tolist()
-    return {
-        "sequences": len(data),
-        "streams": len(set(data.streams)),
-        "samples": int(lengths.sum()),
-        "shortest": int(lengths.min()),
-        "longest": int(lengths.max()),
-        "labels": "per sample" if data.per_sample else "per sequence",
-        "by_class": None if data.classes is None or counts is None else dict(zip(data.classes, counts, strict=True)),
-    }
+    return {**extent(data), "labels": labelled(data), "by_class": by_class(data)}

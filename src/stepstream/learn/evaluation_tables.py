@@ -12,7 +12,7 @@ from stepstream.learn.by_step import Row
 from stepstream.learn.metrics import CLASSES, NUMBERS
 
 if TYPE_CHECKING:
-    from stepstream.learn.evaluate import Evaluation, Run
+    from stepstream.learn.evaluation import Evaluation, Run
 
 TITLES = {
     "accuracy": "accuracy",

@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 
 class HasSamples(Protocol):
-    """Such as `learn.data.Sequences`."""
+    """Such as `learn.Sequences`."""
 
     @property
     def x(self) -> Sequence[Array]:
         """float32 (time_i, features) each."""
 
 
-def reference(model: Model, data: HasSamples, windowing: str | Windowing = "carry") -> dict[str, Any]:
+def drift_reference(model: Model, data: HasSamples, windowing: str | Windowing = "carry") -> dict[str, Any]:
     """Of the model's training data; plain numbers, for JSON; for `Engine(reference=)` or a model's report "drift".
 
     data: the labelled sequences, of which x alone is read. windowing: how the engine will cut its streams; one that
@@ -35,7 +35,7 @@ def reference(model: Model, data: HasSamples, windowing: str | Windowing = "carr
     Returns {"windowing": the same as text, "inputs": {"mean", "std": one number for each feature; "quantiles": 11
     deciles for each; "edges", "counts": for each the upper edges of its cells, and how many samples fell into each
     cell, the last one without an edge},
-    "probability": {"by step": {age: how many probabilities of the second class fell into each tenth}}}, where there are
+    "probability": {"by_step": {age: how many probabilities of the second class fell into each tenth}}}, where there are
     more than two classes a list for each. An age stands for all up to the next one of the ladder 1, 2, 3, 5, 7, 10, 15,
     20, 30, 50, 70, 100, ... Without classes there are no probabilities. Raises InputError for data without samples, or
     that the model does not take.
@@ -58,7 +58,7 @@ def reference(model: Model, data: HasSamples, windowing: str | Windowing = "carr
         },
     }
     classes = classes_of(model)
-    return found if classes is None else {**found, "probability": {"by step": _steps(model, data, cut, classes)}}
+    return found if classes is None else {**found, "probability": {"by_step": _steps(model, data, cut, classes)}}
 
 
 def _edges(values: Array, deciles: Array) -> Array:
@@ -79,7 +79,7 @@ def renewed(
     probabilities: float32 (samples, classes), as they come under this windowing, at ages int64 (samples,).
     """
     steps = _by_step(columns_of(probabilities, classes), ages)
-    return {"windowing": form_of(windowing), "inputs": known["inputs"], "probability": {"by step": steps}}
+    return {"windowing": form_of(windowing), "inputs": known["inputs"], "probability": {"by_step": steps}}
 
 
 def _steps(model: Model, data: HasSamples, windowing: Windowing, classes: int) -> dict[str, Any]:

@@ -7,81 +7,53 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stepstream.errors import InputError
 from stepstream.learn.by_step import Row
+from stepstream.learn.plotting import COLOURS, GREY, figure_of, styled, write_png
 
 if TYPE_CHECKING:
-    from stepstream.learn.evaluate import Evaluation
+    from stepstream.learn.evaluation import Evaluation
 
-# Okabe & Ito 2008: told apart by everybody
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-GREY = "#8a8a8a"
 FEW = 10  # answers, below which a point is noise and is left out where others are not
 LOGARITHMIC = 200  # samples, from which the axis is one
-SIZE = (11.0, 7.4)  # inches
+WIDTH, HEIGHT = 11.0, 7.4  # inches
 
 
 def svg(evaluation: Evaluation) -> str:
     """The picture as an SVG element, the same bytes for the same evaluation."""
     out = io.StringIO()
-    figure, matplotlib = _figure(evaluation)
-    with matplotlib.rc_context({"svg.hashsalt": "stepstream", "svg.fonttype": "path"}):
-        figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
+    with styled():
+        _figure(evaluation).savefig(out, format="svg", metadata={"Date": None, "Creator": None})
     text = out.getvalue()
     return text[text.index("<svg") :]
 
 
 def png(evaluation: Evaluation, path: str | Path) -> None:
     """The picture as a PNG file."""
-    figure, _ = _figure(evaluation)
-    try:
-        figure.savefig(path, format="png", dpi=150)
-    except OSError as e:
-        raise InputError(f"{path}: {e.strerror or e}") from e
+    with styled():
+        write_png(_figure(evaluation), path)
 
 
-def _figure(evaluation: Evaluation) -> tuple[Any, Any]:
-    try:
-        import matplotlib
-        from matplotlib.figure import Figure  # without pyplot there is no global state, and no window
-    except ImportError as e:
-        raise InputError("plots need matplotlib: pip install 'stepstream[train]'") from e
-    style: Any = {
-        "font.size": 10,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.edgecolor": "#555555",
-        "axes.titlelocation": "left",
-        "axes.titleweight": "bold",
-        "axes.titlesize": 11,
-        "axes.grid": True,
-        "grid.color": "#e6e6e6",
-        "grid.linewidth": 0.8,
-        "lines.linewidth": 1.8,
-        "legend.frameon": False,
-        "legend.fontsize": 9,
-    }
-    with matplotlib.rc_context(style):
-        numbers = evaluation.about["classes"] is None
-        figure = Figure(figsize=(SIZE[0], SIZE[1] / 2) if numbers else SIZE, layout="constrained")
-        if numbers:
-            left, right = figure.subplots(1, 2)
-            _lines(left, evaluation, "rmse", "Root mean square error")
-            _lines(right, evaluation, "mae", "Mean absolute error")
-            axes = [left, right]
-        else:
-            (one, two), (three, four) = figure.subplots(2, 2)
-            _lines(one, evaluation, "accuracy", "Accuracy")
-            _lines(two, evaluation, "auc", "AUC")
-            _lines(three, evaluation, "log_loss", "Log loss")
-            _confidence(four, evaluation)
-            _chance(one, two, three, evaluation)
-            axes = [one, two, three, four]
-        for axis in axes:
-            _samples(axis, evaluation, axis is axes[0])
-        handles, labels = axes[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 6))
-    return figure, matplotlib
+def _figure(evaluation: Evaluation) -> Any:
+    numbers = evaluation.about["classes"] is None
+    figure = figure_of(WIDTH, HEIGHT / 2 if numbers else HEIGHT)
+    if numbers:
+        left, right = figure.subplots(1, 2)
+        _lines(left, evaluation, "rmse", "Root mean square error")
+        _lines(right, evaluation, "mae", "Mean absolute error")
+        axes = [left, right]
+    else:
+        (one, two), (three, four) = figure.subplots(2, 2)
+        _lines(one, evaluation, "accuracy", "Accuracy")
+        _lines(two, evaluation, "auc", "AUC")
+        _lines(three, evaluation, "log_loss", "Log loss")
+        _confidence(four, evaluation)
+        _chance(one, two, three, evaluation)
+        axes = [one, two, three, four]
+    for axis in axes:
+        _samples(axis, evaluation, axis is axes[0])
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 6))
+    return figure
 
 
 def _firm(rows: Sequence[Row]) -> list[Row]:

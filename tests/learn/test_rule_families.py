@@ -6,8 +6,8 @@ import pytest
 from learn.walks import chances, walks
 from stepstream.errors import InputError
 from stepstream.learn import guarantee
-from stepstream.learn.families import FAMILIES, STOPPING, candidates
-from stepstream.learn.rules import Cost, costs, held, mean_costs, outcomes, trace
+from stepstream.learn.decision_rules import Cost, costs, held, mean_costs, outcomes, trace
+from stepstream.learn.rule_families import FAMILIES, STOPPING, candidates
 
 DRIFT, TIME = 0.4, 20
 ALWAYS, NEVER = np.array([[0, 0, 1]], np.float32), np.array([[0, 0, -1]], np.float32)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from stepstream.errors import InputError
-from stepstream.learn.rules import Cost, decisions, kappa, mean_costs, pareto, score, standard_error, trace
+from stepstream.learn.decision_rules import Cost, decisions, kappa, mean_costs, pareto, score, trace
+from stepstream.learn.metrics import standard_error
 
 
 def above(least):

@@ -16,7 +16,7 @@ import numpy as np
 
 from stepstream.errors import InputError
 from stepstream.graph.ir import Array
-from stepstream.learn.metrics import harmonic_mean
+from stepstream.learn.metrics import harmonic_mean, or_none, standard_error
 
 CHUNK = 2**21  # decisions simulated at once: tens of megabytes
 
@@ -201,7 +201,7 @@ class Score:
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON; a standard error of one sequence is None."""
-        return asdict(self) | {"cost_error": number(self.cost_error)}
+        return asdict(self) | {"cost_error": or_none(self.cost_error)}
 
 
 def score(
@@ -268,22 +268,6 @@ def kappa(answers: Array, labels: Array) -> float:
     classes = np.arange(max(answers.max(), labels.max()) + 1)
     chance = float(((answers[:, None] == classes).mean(axis=0) * (labels[:, None] == classes).mean(axis=0)).sum())
     return (float((answers == labels).mean()) - chance) / (1 - chance) if chance < 1 else 1.0
-
-
-def standard_error(values: Array, streams: Sequence[str] | None = None) -> float:
-    """Of the mean of independent values, or of values that belong to independent streams; NaN for one alone."""
-    if streams is not None:
-        group = np.unique(np.asarray(streams), return_inverse=True)[1]
-        count = group.max() + 1
-        # linearised: the mean is a ratio of two sums over streams
-        sums = np.bincount(group, values - values.mean(), count)
-        return float(np.sqrt((sums**2).sum() * count / (count - 1)) / len(values)) if count > 1 else math.nan
-    return float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else math.nan
-
-
-def number(value: float) -> float | None:
-    """For JSON, which has no NaN."""
-    return None if math.isnan(value) else value
 
 
 def pareto(points: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

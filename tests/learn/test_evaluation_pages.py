@@ -10,8 +10,8 @@ import pytest
 from learn_models import adding, last_four
 from stepstream.errors import InputError
 from stepstream.learn.data import sequences
-from stepstream.learn.evaluate import evaluate
-from stepstream.learn.layout import sections
+from stepstream.learn.evaluation import evaluate
+from stepstream.learn.evaluation_tables import sections
 
 HOSTILE = "<script>alert(1)</script>|`x`"
 
@@ -35,7 +35,8 @@ def test_json_is_plain(found):
     assert rows[0]["count"] == 8
     assert rows[0]["accuracy"] == 1
     assert data["findings"][0]["name"] == "carry-beyond-training"
-    assert data["zero_padded"]["zeros behind"][0]["first"] == 1
+    assert data["zero_padded"]["zeros_behind"][0]["first"] == 1
+    assert not [key for key in data["baselines"] if " " in key]
     assert data["about"]["training_length"] == 4
 
 

@@ -16,7 +16,7 @@ from stepstream.learn.learner import Learner, Row
 from stepstream.learn.recipe import LOSSES, Recipe
 from stepstream.learn.scaling import scaling
 from stepstream.learn.scores import mean
-from stepstream.learn.train import by_position, checked
+from stepstream.learn.training import by_position, checked
 
 NOISES = (0.0, 0.1, 0.3)  # of a feature's spread
 STARTS = (0.0, 0.5)
