@@ -3,11 +3,12 @@
     pip install '.[train]' aeon
 
 Four sets of the UCR and UEA archives (Dau et al. 2019, arXiv:1810.07758; Bagnall et al. 2018, arXiv:1811.00075), as
-the package `aeon` ships them, split as published. Everything is chosen inside the training part: loss, noise and
-number of epochs by cross-validation (`learn.sweep`), the calibration and the trigger on the answers of models that had
-not seen the sequence (`learn.out_of_fold`), the trigger's cost of delay by the harmonic mean that its cross-validation
-gives. The test part is scored once, at the end. Beside it TEASER (Schafer and Leser 2020) from aeon with its defaults,
-where it takes the set. Writes a table and early.json: means over the seeds, with standard errors.
+the package `aeon` ships them, split as published. Everything is chosen inside the training part: loss, noise, random
+starts and number of epochs by cross-validation (`learn.sweep`), the calibration and the trigger on the answers of
+models that had not seen the sequence (`learn.out_of_fold`). The trigger is the cheapest in cross-validation for the
+cost that `learn.Cost()` states: a wrong answer 1, the whole sequence's delay 0.25. The test part is scored once, at the
+end. Beside it TEASER (Schafer and Leser 2020) from aeon with its defaults, where it takes the set. Writes a table and
+early.json: means over the seeds, with standard errors.
 """
 
 from __future__ import annotations

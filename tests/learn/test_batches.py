@@ -63,14 +63,15 @@ def test_prefixes_cut_sequences_anew_in_every_epoch():
 
 
 def test_random_starts_are_in_the_first_half():
-    data, made_rows = made([20] * 50)
+    data, made_rows = made([20] * 50, per_sample=True)
     (b,) = batches(made_rows, Recipe(batch=50, starts=1), np.random.default_rng(0))
     np.testing.assert_allclose(b.w.sum(axis=1), 1, rtol=1e-6)
     begins = []
-    for x, there, row in zip(b.x, b.there, b.rows, strict=True):
+    for x, labels, there, row in zip(b.x, b.y, b.there, b.rows, strict=True):
         assert not x[~there].any()
         samples = raw(data, x[there]) - 100 * row
         np.testing.assert_array_equal(samples, np.arange(samples[0], 20))
+        np.testing.assert_array_equal(labels[there], made_rows.y[row][samples])
         begins.append(int(samples[0]))
     assert set(begins) == set(range(11))
     (b,) = batches(made_rows, Recipe(batch=50, starts=0.5, prefixes=1), np.random.default_rng(0))
