@@ -17,6 +17,7 @@ from stepstream.learn import checkpoint
 from stepstream.learn.cross_validation import sweep
 from stepstream.learn.data import folds, sequences
 from stepstream.learn.evaluation import evaluate
+from stepstream.learn.learner import Learner
 from stepstream.learn.recipe import Recipe
 from stepstream.learn.training import train
 from stepstream.testing import samples
@@ -416,6 +417,38 @@ def test_a_sweep_says_which_recipe_is_best_and_trains_like_train():
         for part, held in folds(data, 2, recipe.seed)
     ]
     np.testing.assert_allclose(found.tried[0].curve[-1], np.mean(alone), rtol=1e-4)
+
+
+def test_a_sweep_goes_on_where_it_was_interrupted(tmp_path):
+    data, recipe = steps(m=12), replace(SMALL, epochs=2)
+    options = {"losses": ["mean"], "noises": [0.1], "k": 2}
+
+    def until(last):
+        told = []
+
+        def progress(_recipe, fold, row):
+            told.append((fold, row["epoch"]))
+            if len(told) == last:
+                raise KeyboardInterrupt
+
+        return told, progress
+
+    told, progress = until(6)
+    with pytest.raises(KeyboardInterrupt):
+        sweep(data, recipe, progress=progress, folder=tmp_path, **options)
+    with pytest.raises(InputError, match="expected the histories of a sweep on these data"):
+        sweep(data.some(np.arange(8)), recipe, folder=tmp_path, **options)
+    trained = []
+    fit = Learner.fit
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Learner, "fit", lambda *a, **o: trained.append(1) or fit(*a, **o))
+        told, progress = until(-1)
+        found = sweep(data, recipe, progress=progress, folder=tmp_path, **options)
+    assert len(trained) == 2  # of four folds: the third was not over, the fourth not begun
+    assert told == [(fold, epoch) for _ in range(2) for fold in (0, 1) for epoch in (1, 2)]
+    whole = sweep(data, recipe, **options)
+    assert [t.curve.tolist() for t in found.tried] == [t.curve.tolist() for t in whole.tried]
+    assert found.best == whole.best
 
 
 @pytest.mark.slow

@@ -17,21 +17,21 @@ from stepstream.graph.ir import Array
 NAME = "checkpoint.npz"
 
 
-def write(folder: Path, about: dict[str, Any], arrays: dict[str, Array]) -> None:
+def write(folder: Path, about: dict[str, Any], arrays: dict[str, Array], name: str = NAME) -> None:
     """Put both in the folder in place of what was there; a crash leaves the old or the new file, never half of one."""
     folder.mkdir(parents=True, exist_ok=True)
-    new = folder / f"{NAME}.new"
+    new = folder / f"{name}.new"
     with new.open("wb") as file:
         named: dict[str, Any] = {**arrays, "about": np.array(json.dumps(about))}
         np.savez(file, **named)
         file.flush()
         os.fsync(file.fileno())
-    os.replace(new, folder / NAME)
+    os.replace(new, folder / name)
 
 
-def read(folder: Path) -> tuple[dict[str, Any], dict[str, Array]] | None:
+def read(folder: Path, name: str = NAME) -> tuple[dict[str, Any], dict[str, Array]] | None:
     """What `write` left there, or None. Raises InputError for a file that is damaged, and where no folder can be."""
-    path = folder / NAME
+    path = folder / name
     there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
     if not there.is_dir():
         raise InputError(f"folder: expected a folder for checkpoints, got the file {there}; name another place")

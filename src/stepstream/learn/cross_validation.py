@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, final
 
 import numpy as np
 
 from stepstream.errors import InputError
 from stepstream.graph.ir import Array
+from stepstream.learn import checkpoint
 from stepstream.learn.batches import class_weights, rows
 from stepstream.learn.data import Sequences, folds
 from stepstream.learn.learner import Learner, Row
 from stepstream.learn.recipe import LOSSES, Recipe
 from stepstream.learn.scaling import scaling
 from stepstream.learn.scores import mean
-from stepstream.learn.training import by_position, checked
+from stepstream.learn.training import by_position, checked, identity
 
 NOISES = (0.0, 0.1, 0.3)  # of a feature's spread
 STARTS = (0.0, 0.5)
@@ -65,33 +68,76 @@ def cross_validate(
     network: Any = None,
     progress: Callable[[Recipe, int, Row], None] | None = None,
     learner: Learner | None = None,
+    folder: str | Path | None = None,
 ) -> Tried:
     """Train on all parts but one, k times, by stream; every part is the validation part once.
 
     progress: called with the recipe, the fold (from 0) and the history's row after each epoch. learner: one that was
-    made for these data and a recipe of the same network, so that nothing is compiled again.
+    made for these data and a recipe of the same network, so that nothing is compiled again. folder: where the histories
+    of folds that are over are kept: called again, those are not trained again.
     """
     learner = Learner.of(data, recipe, network) if learner is None else learner
+    kept = _Histories(folder, identity(data, None, learner) if folder is not None else "")
     histories = []
     for fold, (part, held) in enumerate(folds(data, k, recipe.seed)):
-        if learner.kind == "regression":  # whose network starts from the mean of the part's labels
-            learner = Learner.of(part, recipe, network)
-        scale = scaling(part)
-        histories.append(
-            learner.fit(
+
+        def tell(row: Row, fold: int = fold) -> None:
+            if progress is not None:
+                progress(recipe, fold, row)
+
+        if (history := kept.get(recipe, k, fold)) is not None:
+            for row in history:
+                tell(row)
+        else:
+            if learner.kind == "regression":  # whose network starts from the mean of the part's labels
+                learner = Learner.of(part, recipe, network)
+            scale = scaling(part)
+            history = learner.fit(
                 rows(part, recipe, scale, class_weights(part, recipe)),
                 recipe,
                 rows(held, recipe, scale, loss="mean"),
                 by_position(data, recipe),
-                (lambda row, fold=fold: progress(recipe, fold, row)) if progress is not None else None,  # type: ignore[misc]
+                tell,
             )
-        )
+            kept.put(recipe, k, fold, history)
+        histories.append(history)
     longest = max(map(len, histories))
     curve = np.mean([_filled([row["validation_loss"] for row in h], longest) for h in histories], axis=0)
     epochs = int(curve.argmin()) + 1
     at = [h[min(epochs, len(h)) - 1] for h in histories]
     scores = {name: mean([row[name] for row in at]) for name in at[0] if name not in ("epoch", "loss")}
     return Tried(recipe, curve, epochs, scores)
+
+
+@final
+class _Histories:
+    """Of trainings that are over, by recipe and fold, in a file of the folder; without a folder none are kept."""
+
+    NAME = "sweep.npz"
+
+    def __init__(self, folder: str | Path | None, data: str) -> None:
+        self._folder = None if folder is None else Path(folder)
+        self._about: dict[str, Any] = {"identity": data, "histories": {}}
+        found = None if self._folder is None else checkpoint.read(self._folder, self.NAME)
+        if found is not None:
+            if found[0].get("identity") != data:
+                raise InputError(
+                    f"{folder}: expected the histories of a sweep on these data, got those of other data or another "
+                    "network; name another folder, or delete this one"
+                )
+            self._about = found[0]
+
+    def get(self, recipe: Recipe, k: int, fold: int) -> list[Row] | None:
+        return self._about["histories"].get(self._name(recipe, k, fold))
+
+    def put(self, recipe: Recipe, k: int, fold: int, history: list[Row]) -> None:
+        self._about["histories"][self._name(recipe, k, fold)] = history
+        if self._folder is not None:
+            checkpoint.write(self._folder, self._about, {}, self.NAME)
+
+    @staticmethod
+    def _name(recipe: Recipe, k: int, fold: int) -> str:
+        return json.dumps([recipe.to_dict(), k, fold])
 
 
 def _filled(losses: list[float], length: int) -> list[float]:
@@ -109,12 +155,14 @@ def sweep(
     k: int = 5,
     network: Any = None,
     progress: Callable[[Recipe, int, Row], None] | None = None,
+    folder: str | Path | None = None,
 ) -> Sweep:
     """Try every loss with every noise, and the best of these with every share of random starts; the lowest
     cross-validated mean loss over all samples wins.
 
     All are measured alike, whatever they are trained for: by the mean step loss. With `patience` each stops early, the
-    epochs are those of the best all the same. Raises InputError.
+    epochs are those of the best all the same. folder: called again with the same arguments after an interruption, the
+    folds that were over are not trained again. Raises InputError.
     """
     recipe = Recipe() if recipe is None else recipe
     for what, values in (("losses", losses), ("noises", noises), ("starts", starts)):
@@ -124,7 +172,7 @@ def sweep(
     learner = Learner.of(data, recipe, network)
 
     def attempt(**changes: Any) -> Tried:
-        return cross_validate(data, replace(recipe, **changes), k, network, progress, learner)
+        return cross_validate(data, replace(recipe, **changes), k, network, progress, learner, folder)
 
     first, *rest = (0.0,) if recipe.truncated is not None else starts  # streams that are played whole have one start
     tried = [attempt(loss=loss, noise=noise, starts=first) for loss in losses for noise in noises]

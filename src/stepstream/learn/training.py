@@ -105,7 +105,7 @@ def train(
         by_position(part, recipe),
         progress,
         None if folder is None else Path(folder),
-        _identity(part, held, learner) if folder is not None else "",
+        identity(part, held, learner) if folder is not None else "",
     )
     whole = scaled(learner.core, scale.mean, scale.std)
     ages = (1, None if recipe.carries else seen.longest)
@@ -187,7 +187,7 @@ def by_position(data: Sequences, recipe: Recipe) -> bool:
     return not data.per_sample and recipe.truncated is None
 
 
-def _identity(part: Sequences, held: Sequences | None, learner: Learner) -> str:
+def identity(part: Sequences, held: Sequences | None, learner: Learner) -> str:
     """SHA-256 of the data and the untrained weights, on this back end."""
     digest = hashlib.sha256(repr((keras().backend.backend(), part.classes, part.features)).encode())
     for data in (part, held):
