@@ -42,6 +42,9 @@ def command_line() -> Iterator[str]:
 
 RUNNING = """## Records, restarts and signals
 
+- An answer has a column for each unit of the model's outputs, named after the layer, with `_0`, `_1`, ... where it has
+  several. Where the model knows its classes by name, as after `train`, `calibrate` and `decide`, a column is `p_` and
+  the class whose probability it is: of one sigmoid unit the second class. `decision` is the class decided upon.
 - A record is one line, in UTF-8; a quoted CSV cell cannot hold a line's end. Names are different, in a header as in a
   JSON object. A key is a text or a number and is kept as text: 1, 1.0 and "1" are one stream. A number as a time is
   always epoch seconds, so that a date needs its dashes.

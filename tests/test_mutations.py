@@ -47,6 +47,7 @@ VECTORS = "tests/formats/test_bundle_vectors.py"
 BATCHES = "tests/learn/test_batches.py"
 CALIBRATED = "tests/ops/test_calibrated.py"
 CALIBRATION = "tests/learn/test_calibration.py"
+CLASS_ORDER = "tests/learn/test_class_order.py"
 DATA = "tests/learn/test_data.py"
 DRIFT = "tests/live/test_engine_drift.py"
 EVALUATION = "tests/learn/test_evaluation.py"
@@ -228,7 +229,9 @@ MUTATIONS = {
     "a map that falls here and there": ("learn/isotonic.py", "while len(blocks) > 1 and blocks[-1][1] <= blocks[-2][1]:", "while False:", f"{TEMPERATURE}::test_where_more_probable_happened_less_often_the_map_is_their_mean"),
     "a map of two classes that moves one half": ("learn/isotonic.py", "if p.shape[1] > 2:", "if True:", f"{TEMPERATURE}::test_the_map_of_two_classes_leaves_one_half_where_it_is"),
     "a calibration that knows the sequences it is judged by": ("learn/calibration.py", "FITS[name](data.of(rest), n)", "FITS[name](data, n)", f"{CALIBRATION}::test_an_overconfident_model_is_cooled_to_the_truth"),
-    "out of fold by models that have seen all": ("learn/unseen.py", "raw_logits(train(data.some(rest)), own)", "raw_logits(train(data), own)", f"{CALIBRATION}::test_calibrating_by_models_that_have_not_seen_a_sequence"),
+    "out of fold by models that have seen all": ("learn/unseen.py", "raw_logits(train(data.some(rest)), own, windowing)", "raw_logits(train(data), own, windowing)", f"{CALIBRATION}::test_calibrating_by_models_that_have_not_seen_a_sequence"),
+    "classes of the data that a model forgets": ("learn/answers.py", "data.classes if model.classes is None else model.classes", "model.classes", CLASS_ORDER),
+    "an order of classes found by chance": ("learn/remarks.py", "or _certainty(gain, data) < CERTAIN", "", CLASS_ORDER),
     "the scale of the sample before": ("ops/calibrate.py", "return np.clip(np.nan_to_num(count), 0, n - 1)", "return np.clip(np.nan_to_num(count) - 1, 0, n - 1)", f"{CALIBRATED}::test_each_position_has_its_scale_and_the_last_one_stays"),
     "mapped classes not divided by their sum": ("ops/calibrate.py", "mapped / total)", "mapped)", f"{CALIBRATED}::test_classes_go_each_by_itself_and_are_divided_by_their_sum"),
     # that decide

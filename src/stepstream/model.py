@@ -18,7 +18,6 @@ from stepstream.arguments import whole
 from stepstream.arrays import float32, short
 from stepstream.errors import BlockedError, InputError, ModelFileError
 from stepstream.formats import bundle, keras
-from stepstream.formats.files import path_of
 from stepstream.formats.reading import Reading
 from stepstream.graph.attach import attached_to, has_trigger, n_classes
 from stepstream.graph.ir import Array, Graph, TimeRole
@@ -328,13 +327,14 @@ class Model:
         reports: JSON by name, kept beside those that the model has, in the place of those of the same name. date: any
         text, for people to read; without one the same model gives the same bytes. The old file stays whole until the
         new one is on the disk.
-        Raises BlockedError for a model that cannot step, InputError for reports that are no JSON, ContractError where
-        this machine's kernel and NumPy do not agree, ModelFileError where the file cannot be written.
+        Raises BlockedError for a model that cannot step, InputError for reports that are no JSON and for a name that
+        Keras files have, ContractError where this machine's kernel and NumPy do not agree, ModelFileError where the
+        file cannot be written.
         """
         _ = self.executor
         if not isinstance(reports, Mapping | None) or not all(isinstance(name, str) for name in reports or ()):
             raise InputError(f"reports: expected a dict of JSON by name, got {short(reports)}")
-        target = path_of(path, "a bundle")
+        target = bundle.target(path)
         known = self.reading.vectors
         reading = replace(
             self.reading,

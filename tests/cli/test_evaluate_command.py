@@ -67,8 +67,11 @@ def test_a_table_with_keys_and_what_was_trained_on(path, tmp_path):
         (["--windowing", "sideways"], "windowing: expected"),
         (["--label", "y"], "label: expected none"),
         (["--html", "{data}"], "--html: expected another file than that of DATA"),
-        (["--png", "/nowhere/out.png"], "No such file"),
-        (["--markdown", "/nowhere/out.md"], "No such file"),
+        (["--png", "/nowhere/out.png"], "--png: expected a file in a folder that is there"),
+        (["--markdown", "/nowhere/out.md"], "--markdown: expected a file in a folder that is there"),
+        (["--html", "/"], "--html: expected a file, got the folder"),
+        (["--png", "out.svg"], "--png: expected a name that ends in .png, got out.svg"),
+        (["--html", "{data}.txt"], "--html: expected a name that ends in .html or .htm"),
     ],
 )
 def test_what_is_refused(path, data, options, words):

@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from make import RULE, deciding, question
 from stepstream import InputError, Model
 from stepstream.cli import run
 from stepstream.cli.app import app
+from stepstream.cli.job import columns_of
 from stepstream.graph.attach import with_trigger
 
 SAMPLES = (2 * np.random.default_rng(3).normal(size=(30, 3))).astype(np.float32)
@@ -30,11 +32,11 @@ def answers(tmp_path, monkeypatch):
             [["key", "x", "y", "z"], *(["ab"[i % 2], *x.tolist()] for i, x in enumerate(SAMPLES))]
         )
 
-    def command(model, *options, name="out.csv"):
+    def command(model, *options, name="out.csv", windowing="carry"):
         monkeypatch.setattr(run, "load_model", lambda *_: model)
         to = out.with_name(name)
         got = CliRunner().invoke(
-            app, ["run", "model", str(path), "--key", "key", "--windowing", "carry", "--out", str(to), *options]
+            app, ["run", "model", str(path), "--key", "key", "--windowing", windowing, "--out", str(to), *options]
         )
         assert got.exit_code == 0, got.output
         return to.read_text()
@@ -57,12 +59,32 @@ def decisions():
 def test_the_decision_is_a_column(answers, model):
     named = {"calm,busy": ("calm", "busy"), "busy": ("not busy", "busy")}.get(",".join(model.classes or ()))
     rows = list(csv.DictReader(answers(model).splitlines()))
-    assert list(rows[0]) == ["key", "time", "age", "n1", "decision", "complete", "beyond_training_length"]
+    answer = "p_busy" if named else "n1"
+    assert list(rows[0]) == ["key", "time", "age", answer, "decision", "complete", "beyond_training_length"]
     names = named or ("0", "1")
     assert [row["decision"] for row in rows] == ["" if d is None else names[d] for d in decisions()]
     objects = [json.loads(line) for line in answers(model, "--json", name="out.jsonl").splitlines()]
     names = named or (0, 1)
     assert [o["decision"] for o in objects] == [None if d is None else names[d] for d in decisions()]
+
+
+def test_each_probability_has_the_name_of_its_class():
+    model = deciding(3)
+    assert columns_of(model)[3:-3] == ["n1_0", "n1_1", "n1_2"]
+    named = Model(model.reading, classes=["calm", "busy", "age"])
+    assert columns_of(named)[3:-3] == ["p_calm", "p_busy", "p_age"]
+
+
+def test_auto_says_that_decisions_begin_anew_with_each_window(answers):
+    trained = Model(replace(NAMED.reading, training_length=5))
+    answers(trained)  # which warns of nothing
+    with pytest.warns(UserWarning, match="the state restarts after every 5 samples") as told:
+        answers(trained, windowing="auto", name="auto.csv")
+    assert len(told) == 1
+    assert "what was decided is forgotten there, and carry decides once a stream" in str(told[0].message)
+    with pytest.warns(UserWarning, match="the state restarts") as told:
+        answers(Model(replace(question().reading, training_length=5)), windowing="auto", name="plain.csv")
+    assert "decided" not in str(told[0].message)
 
 
 def test_it_is_the_same_with_a_store_and_without_a_trigger_there_is_none(answers, tmp_path):

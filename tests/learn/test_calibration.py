@@ -207,7 +207,7 @@ def test_a_trigger_that_was_fitted_on_other_probabilities_is_taken_off(overconfi
     assert not found.model.decides
     assert found.model.graph == calibrate(passing(), overconfident).model.graph
     assert found.model.reports.keys() == {"calibration"}
-    assert "has been taken off; fit it again: fit_trigger(" in found.warnings[-1]
+    assert "has been taken off; fit it again by stepstream decide or fit_trigger(" in found.warnings[-1]
     assert found.report["warnings"] == list(found.warnings)
 
 

@@ -181,3 +181,11 @@ def test_made_up_names_are_told_from_given_ones():
 def test_regression_knows_no_classes():
     with pytest.raises(InputError, match="classes: expected none for regression, got a, b"):
         sequences(np.ones((2, 3, 1)), [0.0, 1.0], classes=["a", "b"], regression=True)
+
+
+def test_a_label_that_is_none_is_named_by_its_sequence_and_sample():
+    X = np.ones((2, 3, 1))
+    with pytest.raises(InputError, match=r"y of sequence 'b': expected a finite number, got nan; leave what has no"):
+        sequences(X, [0.0, np.nan], keys=["a", "b"])
+    with pytest.raises(InputError, match=r"y of sequence 'b', sample 2: expected a finite number, got inf"):
+        sequences(X, [[0, 1, 1.5], [0, np.inf, 1]], keys=["a", "b"])

@@ -128,6 +128,22 @@ def test_blind_before_the_end(adding):
     assert "loss='mean' or 'ramp'" in found[0].remedy
 
 
+@pytest.mark.parametrize("sharpness", [4, 30])
+def test_nobody_is_told_to_train_as_the_model_was_trained(sharpness):
+    x = np.random.default_rng(0).normal(size=(200, 4, 1))
+    x[:, 3] *= 15
+    data = sequences(x, (x.sum(axis=1)[:, 0] > 0).astype(int))
+    model = make_adding(sharpness)
+    said = " ".join(f"{f.words} {f.remedy}" for f in evaluate(model, data).findings)
+    assert "loss='mean' or 'ramp'" in said
+    for loss, told in (("mean", False), ("ramp", False), ("last", True)):
+        trained = Model(replace(model.reading, reports={"training": {"recipe": {"loss": loss}}}))
+        found = evaluate(trained, data).findings
+        assert {"blind-before-the-end", "worse-than-prior"} & {f.name for f in found}
+        said = " ".join(f"{f.words} {f.remedy}" for f in found)
+        assert ("loss='mean' or 'ramp'" in said) == ("last step alone" in said) == told
+
+
 def test_worse_than_the_shares_of_the_classes():
     found = evaluate(make_adding(sharpness=30), whole(300)).findings
     assert {"worse-than-prior", "miscalibrated"} <= {f.name for f in found}
@@ -138,7 +154,7 @@ def test_what_the_data_cannot_show(adding):
     data = sequences(np.random.default_rng(0).normal(size=(25, 4, 1)), np.arange(25) == 0)
     found = {f.name: f for f in evaluate(adding, data).findings}
     assert "look at the intervals" in found["few"].words
-    assert "of the labels: accuracy can be 0.9" in found["imbalance"].words
+    assert "of the labels: without ever saying it an accuracy of 9" in found["imbalance"].words
     one = sequences(np.ones((3, 4, 1)), [1, 1, 1])
     assert "one-class" in names(evaluate(adding, one))
     few = last_four(m=2)

@@ -390,3 +390,11 @@ def test_notes_may_hold_a_number(tmp_path):
     bare = write(tmp_path, "1,,a\n2,5,a\n", "bare.csv")
     with pytest.raises(InputError, match="line 2: expected no number in '1'"):
         read(bare, label="2", header=False)
+
+
+@pytest.mark.parametrize(("name", "got"), [("data.xlsx", "the ending .xlsx"), ("data", "a name without ending")])
+def test_an_ending_that_nothing_reads_is_named_before_any_option(tmp_path, name, got):
+    (tmp_path / name).write_text("a,b")
+    for options in ({}, {"label": "b"}, {"header": False}):
+        with pytest.raises(InputError, match=rf"expected a .csv, .tsv or .txt .*\.npz or \.ts file, got {got}"):
+            read(tmp_path / name, **options)

@@ -9,7 +9,7 @@ from stepstream.errors import InputError
 from stepstream.formats.reading import Provenance, Reading
 from stepstream.graph.streamable import Blocker
 from stepstream.learn.data import sequences, split
-from stepstream.learn.guards import leaks
+from stepstream.learn.guards import leaks, silent
 from stepstream.learn.scaling import scaling
 from stepstream.model import Model, load
 
@@ -75,10 +75,10 @@ def test_streams_in_both_parts():
     data = sequences(noise(), LABELS, streams=[f"dev-{i // 2}" for i in range(12)])
     found = leaks(data.some(range(0, 7)), data.some(range(7, 12)))
     assert [f.name for f in found] == ["both-parts"]
-    assert "1 streams occur in both parts: dev-3" in found[0].words
+    assert "1 stream occurs in both parts: dev-3" in found[0].words
     again = sequences(noise(), LABELS)  # numbers as names say nothing
     found = leaks(again.some(range(0, 7)), again.some(range(6, 12)))
-    assert "1 sequences are the same, value for value, in both parts: 6" in found[0].words
+    assert "1 sequence is the same, value for value, in both parts: 6" in found[0].words
 
 
 def test_layers_that_look_ahead():
@@ -115,3 +115,14 @@ def test_a_feature_that_no_model_could_scale_is_named(size, cure):
         InputError, match=f"feature 'far': expected a .* values from {low} to {high}; give it in {cure}"
     ):
         scaling(sequences(x, [0], features=["near", "far"]))
+
+
+def test_what_nothing_is_learned_of():
+    X = noise()
+    X[..., 1] = 7
+    data = sequences(X, LABELS, features=["a", "b", "c"], classes=["calm", "busy", "odd"])
+    feature, missing = silent(data, scaling(data).constant)
+    assert feature.words.startswith("feature b: never changes in the training data")
+    assert missing.words.startswith("no training data of class odd: the model will not say it")
+    plain = sequences(noise(), LABELS)
+    assert list(silent(plain, scaling(plain).constant)) == []

@@ -123,7 +123,7 @@ def test_a_wrong_certainty_costs_the_same_everywhere(monkeypatch):
     assert worst == pytest.approx(-np.log(np.finfo(np.float32).eps))
     assert step_loss("binary", [np.array([[1.0, 0.0]])], [np.array([1.0])]) == worst
     shares = []
-    monkeypatch.setattr(remarks, "early", lambda rows, loss: shares.append(loss) or ())
+    monkeypatch.setattr(remarks, "early", lambda rows, loss, _: shares.append(loss) or ())
     x = np.random.default_rng(0).normal(size=(4, 4, 1))
     evaluate(adding(), sequences(x, [1] * 4), train=sequences(x + 1, [0] * 4))
     assert shares == [worst]

@@ -24,6 +24,11 @@ def console(err: bool = False) -> Console:
     return Console(highlight=False, stderr=err)
 
 
+def say(out: Console, text: str, style: str = "") -> None:
+    """One line; on a terminal wrapped between words, elsewhere left whole for whoever searches it."""
+    out.print(text, style=style, markup=False, soft_wrap=not out.is_terminal)
+
+
 def table_with(*names: str) -> Table:
     """A table whose first column holds keys or names, and whose others hold numbers and times."""
     table = Table(header_style="bold", box=None, pad_edge=False)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from stepstream.cli import files
-from stepstream.cli.app import app, console, print_json, table_with
+from stepstream.cli.app import app, console, print_json, say, table_with
 from stepstream.cli.data_options import (
     ClassesOption,
     DataArgument,
@@ -29,8 +29,13 @@ from stepstream.cli.options import (
     TrainingLengthOption,
     load_model,
 )
+from stepstream.errors import InputError
+from stepstream.formats.bundle import target
+from stepstream.learn import plotting
+from stepstream.learn.calibration import IDENTITY
 from stepstream.learn.calibration import calibrate as calibrate_model
 from stepstream.learn.report_plots import calibration_png
+from stepstream.learn.words import counted, fixed
 
 
 @app.command()
@@ -64,19 +69,25 @@ def calibrate(
     """Calibrate a model's probabilities by samples seen, on data that it was not trained on."""
     inputs = {"MODEL": model, "DATA": data, "--held-out": held_out, "--scale": scale, "--architecture": architecture}
     files.different({**inputs, "--out": out, "--png": png})
+    files.writable({"--out": target(out), "--png": png}, files.PICTURES)
+    if png is not None:
+        plotting.available()
     options = (key, time, label, stream, features, classes, label_per, False, header)
+    loaded, more = read_data(data, *options), None if held_out is None else read_data(held_out, *options)
+    if png is not None and more is None and len(set(loaded.streams)) < 2:
+        raise InputError("--png: expected --held-out too, as data of one stream leave nothing to validate and to draw")
     found = calibrate_model(
         load_model(model, training_length, scale, architecture),
-        read_data(data, *options),
+        loaded,
         method=method,
         folds=folds,
-        held_out=None if held_out is None else read_data(held_out, *options),
+        held_out=more,
         windowing=windowing,
         seed=seed,
     )
+    found.save(out)
     if png is not None:
         calibration_png(found.report, png)
-    found.save(out)
     if as_json:
         print_json(found.report)
     else:
@@ -87,9 +98,10 @@ def show(report: dict[str, Any]) -> None:
     """The report of a calibration for the terminal."""
     out = console()
     at = ", ".join(f"{value:.3g} at sample {t}" for t, value in report["temperature"].items())
-    on = f"{report['sequences']} sequences of {report['streams']} streams"
+    on = f"{counted(report['sequences'], 'sequence')} of {counted(report['streams'], 'stream')}"
     out.print(report["method"], style="bold", markup=False)
-    out.print(f"temperature {at}; learned from {on}", style="dim", markup=False, soft_wrap=True)
+    how = "the probabilities stay as they are" if report["method"] == IDENTITY else f"temperature {at}"
+    say(out, f"{how}; learned from {on}", "dim")
     for part in ("cross_validated", "held_out"):
         if part not in report:
             continue
@@ -104,16 +116,17 @@ def show(report: dict[str, Any]) -> None:
                 table.add_row(f"log loss at sample {t}", *(f"{v:.4f}" for v in losses))
         out.print()
         out.print(table)
-        out.print(f"log loss is lower by {found['gain']:.4f}{_error(found['gain_error'])}", markup=False)
+        how = "higher" if fixed(found["gain"], 4).startswith("-") else "lower"
+        out.print(f"log loss is {how} by {fixed(abs(found['gain']), 4)}{_error(found['gain_error'])}", markup=False)
     if len(report["tried"]) > 1:
         table = table_with("tried", "log loss", "gain", "±")
         for t in report["tried"]:
             numbers = (t["log_loss"], t["gain"], t["gain_error"])
-            table.add_row(t["method"], *("" if v is None else f"{v:.4f}" for v in numbers))
+            table.add_row(t["method"], *("" if v is None else fixed(v, 4) for v in numbers))
         out.print()
         out.print(table)
     for line in report["warnings"]:
-        out.print(f"! {line}", style="yellow", markup=False, soft_wrap=True)
+        say(out, f"! {line}", "yellow")
 
 
 def _error(value: float | None) -> str:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from stepstream.cli import files
-from stepstream.cli.app import app, console, print_json, table_with
+from stepstream.cli.app import app, console, print_json, say, table_with
 from stepstream.cli.data_options import (
     ClassesOption,
     DataArgument,
@@ -28,11 +28,15 @@ from stepstream.cli.options import (
     TrainingLengthOption,
     load_model,
 )
+from stepstream.formats.bundle import target
+from stepstream.learn import plotting
 from stepstream.learn.decision_rules import Cost
+from stepstream.learn.kinds import about
 from stepstream.learn.report_plots import trigger_png
 from stepstream.learn.trigger import fit_trigger
+from stepstream.learn.words import counted, fixed
 
-FIGURES = ("cost", "accuracy", "earliness", "harmonic_mean")
+FIGURES = {"cost": "cost", "accuracy": "accuracy", "earliness": "earliness", "harmonic_mean": "harmonic"}
 
 
 @app.command()
@@ -75,10 +79,14 @@ def decide(
     """Learn when to decide, by a model's probabilities on data that it was not trained on; they stay what they are."""
     inputs = {"MODEL": model, "DATA": data, "--held-out": held_out, "--scale": scale, "--architecture": architecture}
     files.different({**inputs, "--out": out, "--png": png})
+    files.writable({"--out": target(out), "--png": png}, files.PICTURES)
+    if png is not None:
+        plotting.available()
     options = (key, time, label, stream, features, classes, "sequence" if label is not None else None, False, header)
+    loaded, more = read_data(data, *options), None if held_out is None else read_data(held_out, *options)
     trigger = fit_trigger(
         load_model(model, training_length, scale, architecture),
-        read_data(data, *options),
+        loaded,
         family=family,
         cost=Cost(cost_error, cost_delay),
         k=k,
@@ -89,11 +97,12 @@ def decide(
         seed=seed,
     )
     report = trigger.report
-    if held_out is not None:
-        report = {**report, "held_out": trigger.score(read_data(held_out, *options)).to_dict()}
+    if more is not None:
+        with about("--held-out"):
+            report = {**report, "held_out": trigger.score(more).to_dict()}
+    trigger.model.save(out, reports={"trigger": report})
     if png is not None:
         trigger_png(report, png)
-    trigger.model.save(out, reports={"trigger": report})
     if as_json:
         print_json(report)
     else:
@@ -105,23 +114,25 @@ def show(report: dict[str, Any]) -> None:
     out = console()
     settings = "".join(f", {name.replace('_', ' ')} {_short(value)}" for name, value in report["settings"].items())
     kind = "the first decision stays" if report["latched"] else "revocable"
-    on = f"{report['sequences']} sequences of {report['streams']} streams"
+    on = f"{counted(report['sequences'], 'sequence')} of {counted(report['streams'], 'stream')}"
     row = "" if report["k"] == 1 else f", {report['k']} samples in a row"
     out.print(report["family"], style="bold", markup=False)
-    out.print(f"{kind}{row}{settings}; learned from {on}", style="dim", markup=False, soft_wrap=True)
+    say(out, f"{kind}{row}{settings}; learned from {on}", "dim")
     if "guarantee" in report:
         g = report["guarantee"]
         out.print(
             f"with probability {1 - g['delta']:g} at most {g['alpha']:g} of accuracy is lost against waiting for the "
-            f"end; lost on {g['tested_on_streams']} test streams: {g['gap']:.4f}",
+            f"end; lost on {g['tested_on_streams']} test streams: {fixed(g['gap'], 4)}",
             markup=False,
         )
-    table = table_with("", *(f.replace("_", " ") for f in FIGURES), "kappa", "undecided")
+    table = table_with("", *FIGURES.values(), "kappa", "undecided")
     rows = {name.replace("_", "-"): report.get(name) for name in ("cross_validated", "on_its_own_data", "held_out")}
     rows |= {name.replace("_", " "): score for name, score in report["beside"].items()}
     for name, score in rows.items():
         if score is not None:
-            table.add_row(name, *(f"{score[f]:.4f}" for f in FIGURES), f"{score['kappa']:.4f}", str(score["undecided"]))
+            table.add_row(
+                name, *(f"{score[f]:.4f}" for f in FIGURES), fixed(score["kappa"], 4), str(score["undecided"])
+            )
     taken = report.get("cross_validated") or report["on_its_own_data"]
     oracle = (f"{taken['least_cost']:.4f}", f"{taken['accuracy_at_end']:.4f}", f"{taken['oracle_earliness']:.4f}")
     table.add_row("an oracle", *oracle, "", "", "", style="dim")
@@ -132,11 +143,11 @@ def show(report: dict[str, Any]) -> None:
             out.print()
             out.print(_rows(title, rows))
     for line in report["warnings"]:
-        out.print(f"! {line}", style="yellow", markup=False, soft_wrap=True)
+        say(out, f"! {line}", "yellow")
 
 
 def _rows(title: str, rows: list[dict[str, Any]]) -> Any:
-    table = table_with(title, *(f.replace("_", " ") for f in FIGURES))
+    table = table_with(title, *FIGURES.values())
     for r in rows:
         others = [f"{k} {v}" for k, v in r.items() if k not in {*FIGURES, "family", "rule", "cost_error"}]
         name = r.get("rule") or ", ".join([r["family"], *others]).replace("_", " ")

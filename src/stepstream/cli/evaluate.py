@@ -31,6 +31,7 @@ from stepstream.cli.options import (
     load_model,
 )
 from stepstream.errors import InputError
+from stepstream.learn import plotting
 from stepstream.learn.evaluation import Evaluation
 from stepstream.learn.evaluation import evaluate as evaluate_model
 from stepstream.learn.evaluation_tables import Section, sections, summary
@@ -73,6 +74,9 @@ def evaluate(
     files.different(
         {"MODEL": model, "DATA": data, "--train": train, "--scale": scale, "--architecture": architecture, **out}
     )
+    files.writable(out, {"--markdown": (".md", ".markdown", ".txt"), "--html": (".html", ".htm"), **files.PICTURES})
+    if html is not None or png is not None:
+        plotting.available()
     loaded = load_model(model, training_length, scale, architecture)
     options = (key, time, label, stream, features, classes, label_per, regression, header)
     found = evaluate_model(

@@ -295,16 +295,20 @@ def _decisions(model: Model, answers: Results) -> list[str | int | None]:
 
 
 def columns_of(model: Model) -> list[str]:
-    """The columns of an answer, each with a name of its own."""
+    """The columns of an answer, each with a name of its own: probabilities have that of their class, where it has one;
+    of one sigmoid unit it is the second class's.
+    """
     first, last = ["key", "time", "age"], ["complete", "beyond_training_length"]
     last = ["decision", *last] if model.decides else last
-    taken = {*first, *last}
-    names = []
-    for output, size in zip(model.output_names, model.output_sizes, strict=True):
-        for i in range(size):
-            name = output if size == 1 else f"{output}_{i}"
-            while name in taken:
-                name = f"output_{name}"
-            taken.add(name)
-            names.append(name)
+    classes = class_names(model)
+    if classes is not None:
+        wanted = [f"p_{name}" for name in classes[-model.output_sizes[0] :]]
+    else:
+        outputs = list(zip(model.output_names, model.output_sizes, strict=True))
+        wanted = [name if size == 1 else f"{name}_{i}" for name, size in outputs for i in range(size)]
+    names: list[str] = []
+    for name in wanted:
+        while name in {*first, *names, *last}:
+            name = f"output_{name}"
+        names.append(name)
     return [*first, *names, *last]

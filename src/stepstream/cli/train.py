@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.console import Console
 
+from stepstream.cli import calibrate as calibrating
+from stepstream.cli import decide as deciding
 from stepstream.cli import files
 from stepstream.cli.app import app, console, print_json
+from stepstream.cli.course import Course, show, table
 from stepstream.cli.data_options import (
     ClassesOption,
     DataArgument,
@@ -28,15 +29,17 @@ from stepstream.cli.data_options import (
 from stepstream.cli.options import JsonOption
 from stepstream.errors import InputError
 from stepstream.formats.files import regular_file
-from stepstream.learn.cross_validation import Sweep, sweep
-from stepstream.learn.guards import Finding, leaks
-from stepstream.learn.learner import Row
-from stepstream.learn.recipe import Recipe
-from stepstream.learn.training import Training, places
+from stepstream.learn.alone import FOLDS, complete, fitting
+from stepstream.learn.cross_validation import NOISES, STARTS, sweep
+from stepstream.learn.decision_rules import Cost
+from stepstream.learn.guards import leaks
+from stepstream.learn.recipe import LOSSES, Recipe
+from stepstream.learn.training import parts, places
 from stepstream.learn.training import train as train_model
 
 MAX_RECIPE_BYTES = 2**20  # a few hundred bytes, and the weights of a thousand classes by name
-DEFAULT = Recipe()
+DEFAULT, COST = Recipe(), Cost()
+TRIED = len(LOSSES) * len(NOISES) + len(STARTS) - 1  # recipes in a sweep, at most
 
 
 @app.command()
@@ -81,7 +84,29 @@ def train(
     ] = None,
     seed: Annotated[int | None, typer.Option(help=f"\\[default: {DEFAULT.seed}]")] = None,
     validation: Annotated[float | None, typer.Option(help="Share of the streams held out. \\[default: none]")] = None,
-    find: Annotated[bool, typer.Option("--sweep", help="Choose loss, noise and epochs by cross-validation.")] = False,
+    find: Annotated[
+        bool, typer.Option("--sweep", help="Choose loss, noise, starts and epochs by cross-validation.")
+    ] = False,
+    calibrated: Annotated[
+        bool,
+        typer.Option(
+            "--calibrate",
+            help=f"Calibrate, by the answers of {FOLDS} models that are trained on parts of the data for the rest.",
+        ),
+    ] = False,
+    decides: Annotated[
+        bool, typer.Option("--decide", help="Calibrate, and learn when to decide, by the same answers.")
+    ] = False,
+    cost_error: Annotated[
+        float | None, typer.Option(help=f"Of --decide: what a wrong decision costs. \\[default: {COST.error:g}]")
+    ] = None,
+    cost_delay: Annotated[
+        float | None,
+        typer.Option(
+            help="Of --decide: what waiting for the training length, else the longest sequence, costs. "
+            f"\\[default: {COST.delay:g}]"
+        ),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -94,13 +119,22 @@ def train(
     as_json: JsonOption = False,
 ) -> None:
     """Train a model that answers at every sample. Keras runs on JAX, or as KERAS_BACKEND says."""
-    files.different({"DATA": data, "--recipe": recipe, "--out": out, "--keras": keras})
     if out is None and keras is None:
         raise InputError("expected a place for the model, got none; give --out, --keras or both")
-    _, beside = places(out, keras)
-    files.different({"DATA": data, "--recipe": recipe, "the Keras model": beside})
+    bundle, beside = places(out, keras)
+    name = "--keras" if keras is not None else "the Keras model"
+    files.different({"DATA": data, "--recipe": recipe, "--out": bundle, name: beside})
+    files.writable({"--out": bundle, name: beside})
+    files.folder("--folder", folder)
     if find and validation is not None:
         raise InputError("--validation: expected none beside --sweep, which trains on all data in the end")
+    calibrated |= decides
+    if calibrated and out is None:
+        raise InputError("--calibrate, --decide: expected --out too, got none: a Keras model holds neither")
+    costs = {name: value for name, value in (("error", cost_error), ("delay", cost_delay)) if value is not None}
+    if costs and not decides:
+        raise InputError(f"--cost-{next(iter(costs))}: expected --decide too, got none")
+    cost = Cost(**costs) if decides else None
     given = {
         "cell": cell, "units": None if units is None else _units(units), "dropout": dropout, "rate": rate,
         "decay": decay, "epochs": epochs, "batch": batch, "loss": loss, "noise": noise, "prefixes": prefixes,
@@ -109,31 +143,49 @@ def train(
     }  # fmt: skip
     settings = {**(_read(recipe).to_dict() if recipe else {}), **{k: v for k, v in given.items() if v is not None}}
     chosen = Recipe(**settings)
-    loaded = read_data(data, key, time, label, stream, features, classes, label_per, regression, header)
-    err = console(err=True)
-    found = None
-    told: set[str] = set()
-
-    def tell_finding(finding: Finding) -> None:
-        if str(finding) not in told:
-            err.print(str(finding), markup=False, soft_wrap=True)
-        told.add(str(finding))
-
-    if find:
-        for finding in leaks(loaded):  # a sweep takes longest of all
-            tell_finding(finding)
-        with _bar(err, "sweep", None) as tell:
-            found = sweep(loaded, chosen, progress=lambda _recipe, _fold, row: tell(row))
-        chosen, validation = found.best, None  # all data, as long as was best
-    with _bar(err, "train", chosen.epochs) as tell:
-        training = train_model(
-            loaded, chosen, validation=validation, progress=tell, folder=folder, findings=tell_finding
-        )
-    training.save(bundle=out, keras=keras)
+    course = Course(console(err=True), folder)
+    with course.interruptible():
+        loaded = read_data(data, key, time, label, stream, features, classes, label_per, regression, header)
+        # a sweep needs no validation part to stop early: it has its folds
+        part, held = parts(loaded, replace(chosen, patience=None) if find else chosen, validation)
+        if calibrated:
+            fitting(part, chosen, decides)
+        course.say_data(part, held)
+        found = None
+        if find:
+            for finding in leaks(loaded):  # a sweep takes longest of all
+                course.say(finding)
+            with course.stage("sweep", TRIED * FOLDS * chosen.epochs) as tell:
+                found = sweep(loaded, chosen, k=FOLDS, progress=lambda _recipe, _fold, row: tell(row), folder=folder)
+            chosen = found.best  # all data, as long as was best
+        with course.stage("train", chosen.epochs) as tell:
+            training = train_model(part, chosen, validation=held, progress=tell, folder=folder, findings=course.say)
+        completed = None
+        if calibrated:
+            epochs = training.report["kept_epoch"]
+            with course.stage("calibrate", FOLDS * epochs) as tell:
+                completed = complete(training, cost=cost, progress=lambda _fold, row: tell(row), folder=folder)
+            training = completed.training
+        training.save(bundle=out, keras=keras)
+    reports = {}
+    if completed is not None:
+        reports = {"calibration": completed.calibration.report}
+        if completed.trigger is not None:
+            reports["trigger"] = completed.trigger.report
     if as_json:
-        print_json({**training.report, "sweep": None if found is None else found.table()})
-    else:
-        _show(console(), training, found)
+        print_json({**training.report, "sweep": None if found is None else found.table(), **reports})
+        return
+    out_console = console()
+    if found is not None:
+        out_console.print(table(found.table(), out_console.width))
+    show(out_console, training)
+    for title, report, view in (
+        ("calibration", reports.get("calibration"), calibrating.show),
+        ("decisions", reports.get("trigger"), deciding.show),
+    ):
+        if report is not None:
+            out_console.print(f"\n{title}, by models that had not seen what they answered", style="dim")
+            view(report)
 
 
 def _read(path: Path) -> Recipe:
@@ -154,58 +206,3 @@ def _units(text: str) -> tuple[int, ...]:
         return tuple(int(n) for n in text.split(","))
     except ValueError as e:
         raise InputError(f"--units: expected whole numbers separated by commas, got {text!r}") from e
-
-
-@contextmanager
-def _bar(err: Console, what: str, epochs: int | None) -> Iterator[Callable[[Row], None]]:
-    """A progress bar on a terminal; elsewhere nothing."""
-    from rich.progress import Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-    columns = (
-        *Progress.get_default_columns()[:-1],
-        TimeRemainingColumn(),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[now]}"),
-    )
-    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
-        task = progress.add_task(what, total=epochs, now="")
-
-        def tell(row: Row) -> None:
-            shown = [
-                f"{n} {row[n]:.3f}" for n in ("loss", "validation_loss", "accuracy", "auc") if row.get(n) is not None
-            ]
-            progress.update(task, advance=1, now=", ".join(shown))
-
-        yield tell
-
-
-def _show(out: Console, training: Training, found: Sweep | None) -> None:
-    from rich.table import Table
-
-    if found is not None:
-        out.print(_table(Table, found.table()))
-    report = training.report
-    data = report["data"]
-    out.print(
-        f"trained on {data['sequences']:,} sequences, {data['samples']:,} samples, {report['epochs']} epochs, "
-        f"{report['seconds']:.0f} s; loss {training.history[-1]['loss']:.3f}",
-        soft_wrap=True,
-    )
-    if report["validation"] is not None:
-        row = training.history[report["kept_epoch"] - 1]
-        out.print(f"{report['validation']['sequences']:,} held out, epoch {row['epoch']}:", soft_wrap=True)
-        names = [n.removeprefix("end_") for n in row if n.startswith("end_")]
-        rows = [
-            {"samples": what, **{n: row[f"{prefix}{n}"] for n in names}}
-            for what, prefix in (("mean", ""), ("last", "end_"))
-        ]
-        rows[0]["loss"] = row["validation_loss"]
-        rows[1]["loss"] = None
-        out.print(_table(Table, rows))
-
-
-def _table(kind: Any, rows: list[Row]) -> Any:
-    table = kind(*(n.replace("_", " ") for n in rows[0]), header_style="bold", box=None, pad_edge=False)
-    for row in rows:
-        table.add_row(*(f"{v:.3f}" if isinstance(v, float) else "" if v is None else str(v) for v in row.values()))
-    return table

@@ -17,7 +17,7 @@ from stepstream.arrays import short
 from stepstream.errors import InputError, ModelFileError
 from stepstream.formats import bundle_file, json_text
 from stepstream.formats.bundle_graph import LIST, OBJECT, TEXT, built, described, fields
-from stepstream.formats.files import regular_file, replace_file
+from stepstream.formats.files import path_of, regular_file, replace_file
 from stepstream.formats.reading import CheckVectors, LayerInfo, Provenance, Reading
 from stepstream.graph.ir import Array, Graph, TensorSpec, TimeRole, frozen_json, thawed
 from stepstream.graph.passes import drop_identities
@@ -25,6 +25,7 @@ from stepstream.ops.declared import Kind, one_of, several, whole
 from stepstream.version import __version__
 
 SUFFIX = ".stepstream"
+KERAS = (".keras", ".h5", ".hdf5")  # endings of files that Keras writes
 FORMAT = 1  # raise it when a file of the new format cannot be read by the old code
 MAX_AGE = 2**53
 _NAMES = Kind("different texts or null", lambda v: v is None or (several(TEXT).fits(v) and len(set(v)) == len(v) > 0))
@@ -62,6 +63,17 @@ def is_bundle(source: Any) -> bool:
             return bundle_file.begins(file.read(bundle_file.SUM.start))
     except OSError:  # whoever reads it says so
         return False
+
+
+def target(path: Any) -> Path:
+    """Where a bundle may be written; raises InputError for what names no file, and for the names of Keras files."""
+    path = path_of(path, "a bundle")
+    if (end := path.suffix.lower()) in KERAS:
+        raise InputError(
+            f"expected a bundle's name, model.stepstream, got {path}: Keras files end in {end}; where such a one is "
+            "wanted, let Keras save it, or name it as keras= in training (--keras)"
+        )
+    return path
 
 
 def write(path: str | Path, reading: Reading, fingerprint: str, date: str | None = None) -> None:

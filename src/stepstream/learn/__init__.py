@@ -5,6 +5,7 @@ from stepstream import learn
 training = learn.train(learn.read("data.csv", label="y"))
 """
 
+from stepstream.learn.alone import Completed, complete
 from stepstream.learn.answers import probabilities
 from stepstream.learn.calibration import Calibration, calibrate
 from stepstream.learn.cross_validation import Sweep, Tried, cross_validate, sweep
@@ -21,6 +22,7 @@ from stepstream.learn.unseen import OutOfFold, out_of_fold
 
 __all__ = [
     "Calibration",
+    "Completed",
     "Cost",
     "Evaluation",
     "Finding",
@@ -33,6 +35,7 @@ __all__ = [
     "Tried",
     "Trigger",
     "calibrate",
+    "complete",
     "cross_validate",
     "decisions",
     "drift_reference",

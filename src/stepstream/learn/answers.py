@@ -94,6 +94,13 @@ def matched(model: Model, data: Sequences) -> Sequences:
     return replace(data, y=tuple(np.asarray(places[y]) for y in data.y), classes=named)
 
 
+def named(model: Model, data: Sequences) -> Model:
+    """The model with the names of the data's features and classes, where it has none of its own. data: `matched`."""
+    features = model.features if model.features is not None or not data.named else data.features
+    classes = data.classes if model.classes is None else model.classes
+    return Model(model.reading, features, classes)
+
+
 def _order(names: tuple[str, ...] | None, classes: tuple[str, ...], k: int) -> tuple[str, ...]:
     """The names of the k classes of a model, by its own names and those in the data."""
     if names is not None and len(names) == 1 and k == 2:

@@ -14,12 +14,15 @@ from stepstream.errors import InputError
 from stepstream.graph import attach
 from stepstream.graph.ir import Array
 from stepstream.learn import isotonic, temperature
-from stepstream.learn.answers import matched, raw_logits
+from stepstream.learn.answers import matched, named, raw_logits
 from stepstream.learn.data import Sequences
 from stepstream.learn.distribution import renewed
+from stepstream.learn.kinds import about, of_kind, of_sequences
 from stepstream.learn.metrics import calibration_error, or_none, standard_error
+from stepstream.learn.remarks import class_order
 from stepstream.learn.temperature import Points
 from stepstream.learn.unseen import SEEN, described, fold_indices, trained_on
+from stepstream.learn.words import counted
 from stepstream.live.windowing import Session, Sliding, Tumbling, Windowing
 from stepstream.model import Model
 from stepstream.ops.activation import softmax
@@ -30,8 +33,8 @@ LEAST = {BY_STEP: 200, ISOTONIC: 500}  # streams below which "auto" does not try
 FEW = 100  # streams: below, a calibration is a guess that cross-validation can hardly judge
 FEW_OF_A_CLASS = 10  # streams
 TAKEN_OFF = (
-    "the model's trigger was fitted on other probabilities than it now gives, and has been taken off; fit it again: "
-    "fit_trigger(calibration.model, data, probabilities=calibration.probabilities)"
+    "the model's trigger was fitted on other probabilities than it now gives, and has been taken off; fit it again by "
+    "stepstream decide or fit_trigger(calibration.model, data, probabilities=calibration.probabilities)"
 )
 
 
@@ -96,6 +99,8 @@ def calibrate(
     leaves the model as it is; "temperature" divides the logits by T(t), log T(t) = a + b log(t) / log(n);
     "temperature by step", from 200 streams on, has a T for each step (in between beyond 24); "isotonic", from 500 on,
     maps the probabilities of the first along an ascending line. None of them changes which class is on top.
+    A model without names of features and classes gets those of the data; where another order of the classes would make
+    its answers right far more often, a warning says so.
     n is the training length, else the longest sequence; later samples are treated as the n-th. With one label per
     sample each sample is one observation at its age. windowing: how the model will be served. A calibration that the
     model has is replaced. held_out: data to show before and after on, not used otherwise.
@@ -104,19 +109,29 @@ def calibrate(
     gives on `data` under `windowing`, as in `Calibration.probabilities`; its inputs stay those of the training.
     Raises InputError for data or a model without classes, and for a method that is none.
     """
-    if method not in {"auto", *METHODS}:
+    of_kind("model", model, Model)
+    of_kind("data", data, Sequences)
+    if held_out is not None:
+        of_kind("held_out", held_out, Sequences)
+        with about("held_out (--held-out)"):
+            if held_out.classes is None:
+                raise InputError("expected data with classes, got numbers to be predicted")
+            matched(model, held_out)  # before anything is fitted
+    if method not in ("auto", *METHODS):
         raise InputError(f"method: expected auto, {', '.join(METHODS)}, got {method!r}")
     classes = attach.n_classes(model.graph)
     if data.classes is None:
         raise InputError("expected data with classes to calibrate probabilities, got numbers to be predicted")
     cut = model.stream(windowing).windowing  # refuses what does not fit the model, and says what "auto" is
-    raw = raw_logits(model, data, cut) if logits is None else tuple(map(as_logits, logits))
+    given = logits if logits is None else of_sequences("logits", logits, data.keys)
+    raw = raw_logits(model, data, cut) if given is None else tuple(map(as_logits, given))
     data = matched(model, data)
     ages = _ages(data, cut)
     _check(raw, data, classes)
     n = model.training_length or max(int(age.max()) for age in ages)
     every = temperature.points(raw, data.y, ages)
     warnings = [SEEN] if logits is None and trained_on(model, data) else []
+    warnings += map(str, class_order(model, data, raw))
     warnings += _warnings(data)
     parts = list(fold_indices(data, folds, seed)) if len(set(data.streams)) > 1 else []
     if not parts:
@@ -143,7 +158,8 @@ def calibrate(
     if parts:
         report["cross_validated"] = _before_after(every, crossed[IDENTITY], crossed[chosen], data, n)
     if held_out is not None:
-        report["held_out"] = _on_held_out(model, held_out, correction, n, cut)
+        with about("held_out (--held-out)"):
+            report["held_out"] = _on_held_out(model, held_out, correction, n, cut)
     before = attach.without_trigger(model.graph)
     graph = attach.uncalibrated(before)
     if chosen != IDENTITY:
@@ -158,7 +174,7 @@ def calibrate(
         if isinstance(known := reports.get("drift"), Mapping) and "inputs" in known:
             reports["drift"] = renewed(known, final, _watched(data, ages, cut), classes, cut)
     report["warnings"] = warnings
-    calibrated = model.with_graph(graph, {**reports, "calibration": report})
+    calibrated = named(model, data).with_graph(graph, {**reports, "calibration": report})
     ends = np.cumsum(data.lengths)[:-1]
     return Calibration(calibrated, chosen, correction, report, tuple(warnings), tuple(np.split(final, ends)))
 
@@ -293,8 +309,6 @@ def _watched(data: Sequences, ages: list[Array], windowing: Windowing) -> Array:
 
 
 def _check(logits: Sequence[Array], data: Sequences, classes: int) -> None:
-    if len(logits) != len(data):
-        raise InputError(f"logits: expected those of {len(data)} sequences, got {len(logits)}")
     for key, z, length in zip(data.keys, logits, data.lengths, strict=True):
         if z.shape != (length, classes) or not np.isfinite(z).all():
             raise InputError(f"logits of sequence {key!r}: expected finite ({length}, {classes}), got shape {z.shape}")
@@ -304,11 +318,11 @@ def _warnings(data: Sequences) -> Iterator[str]:
     streams = len(set(data.streams))
     if streams < FEW:
         yield (
-            f"the calibration rests on {streams} streams; with fewer than {FEW} its log loss on new data is uncertain, "
-            "so compare before and after on held-out data"
+            f"the calibration rests on {counted(streams, 'stream')}; with fewer than {FEW} its log loss on new data is "
+            "uncertain, so compare before and after on held-out data"
         )
     if not data.per_sample and data.classes is not None:
         y = np.array(data.y)
         for i, name in enumerate(data.classes):
             if (count := len({s for s, label in zip(data.streams, y, strict=True) if label == i})) < FEW_OF_A_CLASS:
-                yield f"class {name!r} has {count} streams to calibrate on, fewer than {FEW_OF_A_CLASS}"
+                yield f"class {name!r} has {counted(count, 'stream')} to calibrate on, fewer than {FEW_OF_A_CLASS}"

@@ -15,11 +15,12 @@ from stepstream.graph.ir import Array
 from stepstream.learn import checkpoint
 from stepstream.learn.batches import class_weights, rows
 from stepstream.learn.data import Sequences, folds
+from stepstream.learn.kinds import of_kind
 from stepstream.learn.learner import Learner, Row
 from stepstream.learn.recipe import LOSSES, Recipe
 from stepstream.learn.scaling import scaling
 from stepstream.learn.scores import mean
-from stepstream.learn.training import by_position, checked, identity
+from stepstream.learn.training import by_position, identity
 
 NOISES = (0.0, 0.1, 0.3)  # of a feature's spread
 STARTS = (0.0, 0.5)
@@ -168,7 +169,8 @@ def sweep(
     for what, values in (("losses", losses), ("noises", noises), ("starts", starts)):
         if not values:
             raise InputError(f"{what}: expected at least one to try, got none")
-    checked(data)
+    of_kind("recipe", recipe, Recipe)
+    of_kind("data", data, Sequences)
     learner = Learner.of(data, recipe, network)
 
     def attempt(**changes: Any) -> Tried:

@@ -6,13 +6,16 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from numbers import Real
 from typing import Any, final
 
 import numpy as np
 
+from stepstream.arguments import whole
 from stepstream.arrays import float32, short
 from stepstream.errors import InputError
 from stepstream.graph.ir import Array
+from stepstream.learn.kinds import of_kind
 
 _UNNAMED = re.compile(r"feature \d+")  # as `unnamed` writes it
 MAX_CLASSES = 1000  # more different labels than that are numbers to be predicted, not classes
@@ -185,6 +188,12 @@ def _labels(ys: list[Any], xs: list[Array], keys: tuple[str, ...]) -> tuple[Arra
                 f"y of sequence {key!r}: expected one label, or {len(x)}, one per sample, got shape {a.shape}; of one "
                 "column for each class y.argmax(-1) makes labels"
             )
+        if a.dtype.kind == "f" and not np.isfinite(a).all():
+            at = f", sample {int((~np.isfinite(a)).argmax()) + 1}" if per_sample else ""
+            raise InputError(
+                f"y of sequence {key!r}{at}: expected a finite number, got {a[~np.isfinite(a)][0]}; leave what has no "
+                "label out"
+            )
     texts = {a.dtype.kind in "US" for a in arrays}
     if len(texts) > 1 or any(a.dtype.kind not in "biufUS" for a in arrays):
         raise InputError(f"y: expected labels all of one kind, texts or numbers, got {short(ys)}")
@@ -193,11 +202,8 @@ def _labels(ys: list[Any], xs: list[Array], keys: tuple[str, ...]) -> tuple[Arra
 
 def _values(labels: Array, classes: Sequence[str] | None, regression: bool | None) -> tuple[Array, Any]:
     """Labels as numbers, int64 of classes or float32, and the names of the classes."""
-    if labels.dtype.kind == "f":
-        if not np.isfinite(labels).all():
-            raise InputError("y: expected finite numbers; leave what has no label out")
-        if regression is None:
-            regression = classes is None and not np.isin(labels, (0, 1)).all()
+    if labels.dtype.kind == "f" and regression is None:
+        regression = classes is None and not np.isin(labels, (0, 1)).all()
     if regression:
         if classes is not None:
             raise InputError(f"classes: expected none for regression, got {', '.join(map(str, classes))}")
@@ -282,10 +288,11 @@ def split(data: Sequences, share: float = 0.25, seed: int = 0) -> tuple[Sequence
 
     Raises InputError where there are not two streams, since nothing inside one may be held out.
     """
-    if seed < 0:
-        raise InputError(f"seed: expected a whole number from 0, got {seed!r}")
-    if not 0 < share < 1:
-        raise InputError(f"share: expected a number between 0 and 1, got {share!r}")
+    of_kind("data", data, Sequences)
+    whole("seed", seed, 0)
+    if isinstance(share, bool) or not isinstance(share, Real) or not 0 < share < 1:
+        raise InputError(f"share: expected a number between 0 and 1, got {short(share)}")
+    share = float(share)
     groups = _shuffled(data, seed)
     streams = [stream for group in groups for stream in group]
     if len(streams) < 2:
@@ -303,6 +310,9 @@ def folds(data: Sequences, k: int = 5, seed: int = 0) -> Iterator[tuple[Sequence
 
     Raises InputError where there are fewer than k streams.
     """
+    of_kind("data", data, Sequences)
+    whole("k", k, 2)
+    whole("seed", seed, 0)
     groups = _shuffled(data, seed)
     streams = [stream for group in groups for stream in group]
     if not 2 <= k <= len(streams):

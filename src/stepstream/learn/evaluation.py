@@ -9,12 +9,14 @@ from typing import Any, final
 
 import numpy as np
 
+from stepstream.errors import InputError
 from stepstream.graph.ir import Array
 from stepstream.learn import evaluation_pages, evaluation_plots, remarks
 from stepstream.learn.answers import matched, probabilities
 from stepstream.learn.by_step import CLUSTERS, Row, by_age, by_fraction, by_seen, points, total
 from stepstream.learn.data import Sequences, by_class, extent, labelled
 from stepstream.learn.guards import Finding, leaks
+from stepstream.learn.kinds import about, of_kind
 from stepstream.learn.metrics import Figures, harmonic_mean, log_loss, measure, measure_numbers
 from stepstream.learn.padding import padded
 from stepstream.limits import MAX_WINDOW
@@ -119,8 +121,17 @@ def evaluate(
     was trained on: class shares come from it, and leaks are looked for between the two. ages: the numbers of samples
     seen that get a row, if not a ladder of them. Raises InputError for data that do not fit the model.
     """
+    of_kind("model", model, Model)
+    of_kind("data", data, Sequences)
     data = matched(model, data)
-    train = None if train is None else matched(model, train)
+    if train is not None:
+        of_kind("train", train, Sequences)
+        with about("train (--train)"):
+            if (train.classes is None) != (data.classes is None):
+                kinds = ("classes", "numbers to be predicted")
+                expected, got = (kinds[part.classes is None] for part in (data, train))
+                raise InputError(f"expected labels of the same kind as in the data, {expected}, got {got}")
+            train = matched(model, train)
     n = model.window_length or model.training_length or _trained_window(model)
     chosen, findings = _windowings(model, data, windowings, n)
     answers = {str(w): probabilities(model, data, w) for w in chosen}
@@ -142,12 +153,18 @@ def _carried(model: Model) -> bool:
     return model.trained_ages is not None and model.trained_ages[1] is None
 
 
-def _trained_window(model: Model) -> int | None:
-    """Samples in a window, or through which errors went back, in a training that carried states; None where unknown."""
+def _recipe(model: Model) -> Mapping[str, Any]:
+    """The settings of the model's training, as far as it knows them."""
     training = model.reports.get("training")
     recipe = training.get("recipe") if isinstance(training, Mapping) else None
-    if not _carried(model) or not isinstance(recipe, Mapping):
+    return recipe if isinstance(recipe, Mapping) else {}
+
+
+def _trained_window(model: Model) -> int | None:
+    """Samples in a window, or through which errors went back, in a training that carried states; None where unknown."""
+    if not _carried(model):
         return None
+    recipe = _recipe(model)
     found = (recipe.get("window"), recipe.get("truncated"))
     return next((n for n in found if type(n) is int and 1 <= n <= MAX_WINDOW), None)
 
@@ -155,6 +172,8 @@ def _trained_window(model: Model) -> int | None:
 def _windowings(
     model: Model, data: Sequences, given: Sequence[str | Windowing] | None, n: int | None
 ) -> tuple[list[Windowing], list[Finding]]:
+    if isinstance(given, str):
+        raise InputError(f"windowings: expected a list, got {given!r}; give [{given!r}]")
     if given is not None:
         resolved = [model.stream(w).windowing for w in given or ["carry"]]  # "auto" is one of the others
         return list({str(w): w for w in resolved}.values()), []
@@ -243,9 +262,11 @@ def _remarks(
     found += remarks.constant(data, answers[runs[0].windowing])
     # what state passing or another windowing is to mend is no matter of calibration
     best = runs[-1] if found and not _carried(model) else runs[0]
+    found = [*remarks.class_order(model, data, answers[runs[0].windowing]), *found]
     if runs[0].fraction:
         y = np.array(data.y)
-        found += remarks.early(runs[0].fraction, log_loss(y, np.tile(prior, (len(y), 1))))
+        loss = log_loss(y, np.tile(prior, (len(y), 1)))
+        found += remarks.early(runs[0].fraction, loss, _recipe(model).get("loss"))
     found += remarks.calibration(best.windowing, best.fraction or (best.total,), len(data))
     found += remarks.about_the_data(data, by_class(data) or {})
     return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, final
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from stepstream.learn.by_step import Row
 from stepstream.learn.metrics import CLASSES, NUMBERS
+from stepstream.learn.words import counted, fixed, percent
 
 if TYPE_CHECKING:
     from stepstream.learn.evaluation import Evaluation, Run
@@ -71,22 +72,31 @@ def summary(evaluation: Evaluation) -> list[str]:
     unknown = "none, its state was carried on" if a["carried_in_training"] else "not known"
     length = f"{a['training_length']} samples" if a["training_length"] else unknown
     lengths = f"{a['longest']}" if a["shortest"] == a["longest"] else f"{a['shortest']} to {a['longest']}"
-    streams = "" if a["streams"] == a["sequences"] else f" of {a['streams']} streams"
-    count = f"{a['sequences']:,} sequence{'' if a['sequences'] == 1 else 's'}"
+    streams = "" if a["streams"] == a["sequences"] else f" of {counted(a['streams'], 'stream')}"
+    count = counted(a["sequences"], "sequence")
+    each = "" if a["sequences"] == 1 else " each"
     lines = [
         f"model {a['model'][:12]}, written by {a['written_by']}; training length: {length}; runs on: {a['runs_on']}",
-        f"{count}{streams}, {lengths} samples each, {a['samples']:,} in all; labels "
-        f"{a['labels']}; {_features(a['features'])}",
+        f"{count}{streams}, {lengths} samples{each}, {a['samples']:,} in all; labels "
+        f"{a['labels']}; {about_features(a['features'])}",
     ]
     if a["classes"] is not None:
-        total = sum(a["classes"].values())
-        lines.append("classes: " + ", ".join(f"{c} {n / total:.0%} ({n:,})" for c, n in a["classes"].items()))
+        lines.append(about_classes(a["classes"]))
     return lines
 
 
-def _features(names: list[str]) -> str:
+def about_classes(counts: Mapping[str, int]) -> str:
+    """Each with its share; of many the first."""
+    total = sum(counts.values())
+    some = [f"{c} {percent(n / total)} ({n:,})" for c, n in counts.items()][:MANY]
+    return f"classes: {', '.join(some)}" + (f" and {len(counts) - MANY} more" if len(counts) > MANY else "")
+
+
+def about_features(names: Sequence[str]) -> str:
+    """By name where they have names; of many the first."""
+    names = list(names)
     if names == [f"feature {i}" for i in range(len(names))]:
-        return f"{len(names)} feature{'' if len(names) == 1 else 's'} without names"
+        return f"{counted(len(names), 'feature')} without names"
     return f"features: {', '.join(names[:MANY])}" + (f" and {len(names) - MANY} more" if len(names) > MANY else "")
 
 
@@ -126,7 +136,7 @@ def number(value: float | None) -> str:
     if value is None:
         return "-"
     size = abs(value)
-    return f"{value:.3f}" if size < 100 else f"{value:.1f}" if size < 1e5 else f"{value:.4g}"
+    return fixed(value, 3) if size < 100 else f"{value:.1f}" if size < 1e5 else f"{value:.4g}"
 
 
 def _accuracy(row: Row) -> str:

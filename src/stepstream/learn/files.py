@@ -60,6 +60,9 @@ def read(
             file.seek(0, 2)
             if file.tell() > MAX_DATA_BYTES:
                 raise InputError(f"expected at most {MAX_DATA_BYTES} bytes, got {file.tell()}; read it in parts")
+        if not table and end not in {".npz", ".ts"}:
+            ending = f"the ending {end}" if end else "a name without ending"
+            raise InputError(f"expected a .csv, .tsv or .txt (.gz too), .parquet, .npz or .ts file, got {ending}")
         separated = table and end != ".parquet"
         if not separated and (delimiter is not None or not header):
             option, got = ("header", header) if delimiter is None else ("delimiter", delimiter)
@@ -85,13 +88,11 @@ def read(
             raise InputError(f"{given[0]}: expected none, as only tables have columns, got {named[given[0]]!r}")
         if end == ".npz":
             return _fitting(_npz(path, classes, regression), features, label_per, end)
-        if end == ".ts":
-            return _fitting(read_ts(path, classes, regression), features, label_per, end)
+        return _fitting(read_ts(path, classes, regression), features, label_per, end)
     except OSError as e:
         raise InputError(f"{path}: {e.strerror or e}") from e
     except InputError as e:
         raise InputError(f"{path}: {e}") from e
-    raise InputError(f"{path}: expected a .csv, .tsv, .parquet, .npz or .ts file, got another ending")
 
 
 def _fitting(data: Sequences, features: Sequence[str] | None, label_per: str | None, end: str) -> Sequences:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -10,7 +10,9 @@ import numpy as np
 
 from stepstream.graph.ir import Array
 from stepstream.learn.data import Sequences
+from stepstream.learn.kinds import of_kind
 from stepstream.learn.metrics import auc
+from stepstream.learn.words import counted, verb
 from stepstream.model import Model
 
 ENOUGH = 3  # sequences, before their common habit is more than chance
@@ -38,12 +40,35 @@ def leaks(data: Sequences, other: Sequences | None = None, model: Model | None =
     Looks for sequences normalised each by itself, streams and sequences in both parts, features that tell the label
     or the time, and layers of the model that look ahead. Nothing found is no proof.
     """
+    of_kind("data", data, Sequences)
     found = [*_normalised(data), *_label_among_features(data), *_clocks(data)]
     if other is not None:
         found += _in_both(data, other)
     if model is not None:
         found += look_ahead(model)
     return tuple(found)
+
+
+def silent(data: Sequences, constant: Sequence[str]) -> Iterator[Finding]:
+    """Features that never change, as `scaling` finds them, and classes that never occur: nothing is learned of them."""
+    if constant:
+        names = _names(data, np.isin(data.features, constant))
+        yield Finding(
+            "constant-feature",
+            f"{names}: never {verb(len(constant), 'changes', 'change')} in the training data, which teach nothing of "
+            f"{verb(len(constant), 'it', 'them')}",
+            "leave out what never changes (features=), or bring data in which it does",
+        )
+    if data.classes is not None:
+        there = np.unique(np.concatenate([np.atleast_1d(y) for y in data.y]))
+        if never := [name for i, name in enumerate(data.classes) if i not in there]:
+            yield Finding(
+                "missing-class",
+                f"no training data of {verb(len(never), 'class', 'classes')} {', '.join(never[:5])}"
+                f"{f' and {len(never) - 5} more' if len(never) > 5 else ''}: the model will not say "
+                f"{verb(len(never), 'it', 'them')}",
+                "bring data of every class",
+            )
 
 
 def look_ahead(model: Model) -> Iterator[Finding]:
@@ -144,8 +169,8 @@ def _in_both(data: Sequences, other: Sequences) -> Iterator[Finding]:
         more = ", ..." if len(both) > 3 else ""
         yield Finding(
             "both-parts",
-            f"{len(both)} streams occur in both parts: {', '.join(both[:3])}{more}; neighbouring windows of one stream "
-            "are nearly copies of each other",
+            f"{counted(len(both), 'stream')} {verb(len(both), 'occurs', 'occur')} in both parts: "
+            f"{', '.join(both[:3])}{more}; neighbouring windows of one stream are nearly copies of each other",
             "split by stream: stepstream.learn.split",
         )
     known = {x.tobytes() for x in other.x}
@@ -153,6 +178,7 @@ def _in_both(data: Sequences, other: Sequences) -> Iterator[Finding]:
         more = ", ..." if len(copies) > 3 else ""
         yield Finding(
             "both-parts",
-            f"{len(copies)} sequences are the same, value for value, in both parts: {', '.join(copies[:3])}{more}",
-            "leave them out of one part",
+            f"{counted(len(copies), 'sequence')} {verb(len(copies), 'is', 'are')} the same, value for value, in both "
+            f"parts: {', '.join(copies[:3])}{more}",
+            f"leave {verb(len(copies), 'it', 'them')} out of one part",
         )

@@ -39,6 +39,11 @@ def styled() -> Any:
     return rc_context(STYLE)
 
 
+def available() -> None:
+    """Raises InputError without matplotlib: before the work that pictures are of."""
+    styled()
+
+
 def figure_of(width: float, height: float) -> Any:
     """An empty figure, in inches; without pyplot there is no global state, and no window."""
     from matplotlib.figure import Figure

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -10,6 +11,8 @@ from stepstream.graph.ir import Array
 from stepstream.learn.by_step import Row
 from stepstream.learn.data import Sequences
 from stepstream.learn.guards import Finding
+from stepstream.learn.words import counted, percent
+from stepstream.model import Model
 
 CLEAR = 0.02  # of accuracy: less is of no interest, however certain
 SURE = 2.0  # standard errors
@@ -20,6 +23,8 @@ GAP = 0.05  # between confidence and accuracy
 SOON = 0.25  # of a sequence: before, there may be nothing to know yet
 RARE = 0.1  # share of a class, and, of many, so much of an equal one
 EQUAL = 0.4
+OTHER = 0.2  # of accuracy: by so much another order of the classes has to be better
+CERTAIN = 3.0  # standard deviations: of many orders the best is better than the given one by chance, too
 
 Answers = Mapping[str, Sequence[Array]]  # by windowing: probabilities (time, classes) of each sequence
 
@@ -85,8 +90,11 @@ def beyond_in_numbers(data: Sequences, answers: Answers, n: int, trained: int) -
         )
 
 
-def early(rows: Sequence[Row], prior_loss: float) -> Iterator[Finding]:
-    """rows: by fraction. Answers before the end that are worse than none."""
+def early(rows: Sequence[Row], prior_loss: float, trained: Any = None) -> Iterator[Finding]:
+    """rows: by fraction. trained: the loss of the model's recipe, where it has one. Answers before the end that are
+    worse than none.
+    """
+    at_every_step = trained in ("mean", "ramp")
     end = rows[-1].figures
     blind = [
         (r, a)
@@ -99,12 +107,16 @@ def early(rows: Sequence[Row], prior_loss: float) -> Iterator[Finding]:
     ]
     if blind:
         row, area = blind[-1]
+        why = "either there is nothing to be seen before, or training looked at the last step alone"
+        remedy = "train with a loss at every step: loss='mean' or 'ramp' (stepstream train)"
+        if at_every_step:
+            why = "there may be nothing to be seen before"
+            remedy = "if there is, train for longer or on more sequences (stepstream train)"
         yield Finding(
             "blind-before-the-end",
             f"at {row.share:.0%} of a sequence AUC is {area:.2f}, as good as chance or worse, and at the end "
-            f"{end['auc']:.2f}: either there is nothing to be seen before, or training looked at the last "
-            "step alone",
-            "train with a loss at every step: loss='mean' or 'ramp' (stepstream train)",
+            f"{end['auc']:.2f}: {why}",
+            remedy,
         )
     worse = [r for r in rows if (loss := r.figures["log_loss"]) is not None and loss > 1.1 * prior_loss]
     if worse and not blind:
@@ -113,7 +125,8 @@ def early(rows: Sequence[Row], prior_loss: float) -> Iterator[Finding]:
             "worse-than-prior",
             f"up to {row.share:.0%} of a sequence the probabilities are worse than the shares of the classes: log loss "
             f"{row.figures['log_loss']:.2f} against {prior_loss:.2f}",
-            "train with a loss at every step: loss='mean' or 'ramp', or calibrate by step (stepstream calibrate)",
+            ("" if at_every_step else "train with a loss at every step: loss='mean' or 'ramp', or ")
+            + "calibrate by step (stepstream calibrate)",
         )
 
 
@@ -149,14 +162,14 @@ def about_the_data(data: Sequences, counts: Mapping[str, int]) -> Iterator[Findi
         if least / total < min(RARE, EQUAL / len(there)):
             yield Finding(
                 "imbalance",
-                f"{rare} is {least / total:.1%} of the labels: accuracy can be {1 - least / total:.2f} without ever "
-                "saying it",
+                f"{rare} is {percent(least / total)} of the labels: without ever saying it an accuracy of "
+                f"{percent(1 - least / total)} can be had",
                 "judge by balanced accuracy, F1 and AUC; train with class weights",
             )
     if data.per_sample and len(data) < STREAMS:
         yield Finding(
             "few",
-            f"{len(data)} sequence{'s' if len(data) > 1 else ''} in all: neighbouring samples are nearly copies, so "
+            f"{counted(len(data), 'sequence')} in all: neighbouring samples are nearly copies, so "
             "the figures hold for these recordings and perhaps for no other",
             "bring more recordings",
         )
@@ -165,7 +178,7 @@ def about_the_data(data: Sequences, counts: Mapping[str, int]) -> Iterator[Findi
         if len(data) < MANY or least < LABELS:
             yield Finding(
                 "few",
-                f"{len(data)} sequences, and {least} of {rare}: one answer more or less moves accuracy by "
+                f"{counted(len(data), 'sequence')}, and {least} of {rare}: one answer more or less moves accuracy by "
                 f"{1 / len(data):.3f}; look at the intervals",
                 "bring more sequences before comparing models",
             )
@@ -185,6 +198,56 @@ def constant(data: Sequences, answers: Sequence[Array]) -> Iterator[Finding]:
             f"the answer is always {data.classes[top[0]]}{how}",
             "check the order and the units of the features, and scale= if the model was trained on scaled values",
         )
+
+
+def class_order(model: Model, data: Sequences, answers: Sequence[Array]) -> Iterator[Finding]:
+    """Answers that another order of the classes would make right far more often: the names, or the numbers that stand
+    for them, are perhaps not in the order in which the model was trained.
+
+    data: as `matched` has them. answers: probabilities or logits (time_i, classes) of each sequence.
+    """
+    assert data.classes is not None
+    if data.per_sample:
+        top, y = np.concatenate([p.argmax(axis=1) for p in answers]), np.concatenate(data.y)
+    else:
+        top, y = np.array([p[-1].argmax() for p in answers]), np.array(data.y)
+    k = len(data.classes)
+    table = np.bincount(top * k + y, minlength=k * k).reshape(k, k)  # (answers, labels)
+    table = table / np.maximum(table.sum(axis=0), 1)  # each class counts the same: the larger one is no pattern
+    best = np.where(table.any(axis=1), table.argmax(axis=1), np.arange(k))
+    if len(np.unique(best)) < k:
+        return
+    there = max(1, np.count_nonzero(table.any(axis=0)))
+    now, then = (float(table[np.arange(k), order].sum() / there) for order in (np.arange(k), best))
+    gain = (best[top] == y).astype(int) - (top == y)
+    if then - now < OTHER or _certainty(gain, data) < CERTAIN:
+        return
+    other = ",".join(data.classes[i] for i in best)
+    words = (
+        f"of the answers {percent(now)} are right (mean over the classes), and {percent(then)} would be if the classes "
+        f"stood in the order {other}: they may be in the wrong order, now {','.join(data.classes)}"
+    )
+    if model.classes is None:
+        yield Finding("class-order", words, "give the order of the training: --classes (classes=)")
+    else:
+        remedy = (
+            "compare the labels with the names of the model's classes: label by these names, or name whole numbers "
+            "in their order by --classes (classes=)"
+        )
+        yield Finding("class-order", words, remedy)
+
+
+def _certainty(gain: Array, data: Sequences) -> float:
+    """How far more often than chance a gain is above zero, in standard deviations; a vote for each stretch of samples
+    with one label, or, of labels per sequence, for each stream.
+    """
+    if data.per_sample:
+        own = [np.diff(y, prepend=y[0] - 1) != 0 for y in data.y]
+        unit = np.cumsum(np.concatenate(own)) - 1
+    else:
+        unit = np.unique(data.streams, return_inverse=True)[1]
+    votes = np.sign(np.bincount(unit, gain))
+    return float(votes.sum() / np.sqrt(max(1.0, abs(votes).sum())))
 
 
 def _gap(row: Row) -> float:

@@ -15,12 +15,14 @@ from typing import Any, final
 import numpy as np
 
 from stepstream.errors import InputError
+from stepstream.formats.bundle import target
 from stepstream.formats.files import path_of, replace_file
 from stepstream.learn.batches import class_weights, rows
 from stepstream.learn.data import Sequences, by_class, extent, labelled, split
 from stepstream.learn.distribution import drift_reference
 from stepstream.learn.framework import keras
-from stepstream.learn.guards import Finding, leaks, look_ahead
+from stepstream.learn.guards import Finding, leaks, look_ahead, silent
+from stepstream.learn.kinds import about, of_kind
 from stepstream.learn.learner import Learner, Progress, Row, best_epoch
 from stepstream.learn.network import scaled
 from stepstream.learn.recipe import Recipe
@@ -84,6 +86,7 @@ def train(
     same machine. Raises InputError, and BlockedError for a network that cannot step.
     """
     recipe = Recipe() if recipe is None else recipe
+    of_kind("recipe", recipe, Recipe)
     part, held = parts(data, recipe, validation)
     begin = time.perf_counter()
     found: list[Finding] = []
@@ -96,6 +99,7 @@ def train(
 
     tell(leaks(part, held))  # first: nobody wants to wait for a model that is worth nothing
     scale = scaling(part)
+    tell(silent(part, scale.constant))
     weights = class_weights(part, recipe)
     learner = Learner.of(part, recipe, network)
     history = learner.fit(
@@ -126,12 +130,7 @@ def train(
 def places(bundle: str | Path | None, keras: str | Path | None) -> tuple[Path | None, Path | None]:
     """Where a bundle and a Keras model go: the latter, where it has no name, beside the former. Raises InputError."""
     if bundle is not None:
-        bundle = path_of(bundle, "a bundle")
-        if bundle.suffix.lower() == ".keras":
-            raise InputError(
-                f"expected a bundle's name, model.stepstream, got {bundle}: the Keras model has the ending .keras; "
-                "where it alone is wanted, name it as keras (--keras)"
-            )
+        bundle = target(bundle)
         keras = bundle.with_suffix(".keras") if keras is None else keras
     if keras is not None:
         keras = path_of(keras, "a Keras model")
@@ -154,7 +153,7 @@ def _write_keras(model: Any, path: Path) -> None:
 
 def parts(data: Sequences, recipe: Recipe, validation: Any) -> tuple[Sequences, Sequences | None]:
     """The training and the validation part, or InputError."""
-    checked(data)
+    of_kind("data", data, Sequences)
     if validation is None:
         if recipe.patience is not None:
             raise InputError(
@@ -163,23 +162,17 @@ def parts(data: Sequences, recipe: Recipe, validation: Any) -> tuple[Sequences, 
             )
         return data, None
     if isinstance(validation, Real) and not isinstance(validation, bool):
-        return split(data, float(validation), recipe.seed)
-    if not isinstance(validation, Sequences):
-        raise InputError(f"validation: expected Sequences or a share, got {type(validation).__name__}")
+        if not 0 < float(validation) < 1:
+            raise InputError(f"validation: expected a share between 0 and 1, or Sequences, got {validation}")
+        with about("validation"):
+            return split(data, float(validation), recipe.seed)
+    of_kind("validation, where it is no share", validation, Sequences)
     for what in ("features", "classes", "per_sample"):
         if getattr(validation, what) != getattr(data, what):
             raise InputError(
                 f"validation: expected {what} {getattr(data, what)} as in the data, got {getattr(validation, what)}"
             )
     return data, validation
-
-
-def checked(data: Any) -> None:
-    """Raises InputError for anything but Sequences."""
-    if not isinstance(data, Sequences):
-        raise InputError(
-            f"data: expected Sequences, got {type(data).__name__}; stepstream.learn.sequences(X, y) makes them"
-        )
 
 
 def by_position(data: Sequences, recipe: Recipe) -> bool:

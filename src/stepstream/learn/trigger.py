@@ -17,9 +17,12 @@ from stepstream.learn import answers, guarantee
 from stepstream.learn import decision_rules as rules
 from stepstream.learn.data import Sequences
 from stepstream.learn.decision_rules import Cost, Score, Trace
+from stepstream.learn.kinds import of_kind, of_sequences
 from stepstream.learn.metrics import or_none
+from stepstream.learn.remarks import class_order
 from stepstream.learn.rule_families import FAMILIES, Candidate, candidates, threshold, thresholds
 from stepstream.learn.unseen import CALIBRATED, SEEN, calibrated_on, fold_indices, trained_on
+from stepstream.learn.words import counted
 from stepstream.limits import MAX_INDEX
 from stepstream.model import Model
 
@@ -95,10 +98,14 @@ def fit_trigger(
     cost: `Cost()` by default. k: samples in a row that have to speak for the same class, by default whichever costs
     least. latched: the first decision stays until the reset; False: it can be revoked, and counts from the sample since
     which it has stood at the end.
+    A model without names of features and classes gets those of the data; where another order of the classes would make
+    its answers right far more often, a warning says so.
     Raises InputError, also where the data are too few for the guarantee.
     """
     cost = Cost() if cost is None else cost
-    if family not in {"auto", *FAMILIES, GAP}:
+    of_kind("model", model, Model)
+    of_kind("cost", cost, Cost)
+    if family not in ("auto", *FAMILIES, GAP):
         raise InputError(f"family: expected auto, {', '.join(FAMILIES)} or {GAP}, got {family!r}")
     k = None if k is None else whole("k", k, 1, MAX_INDEX, "samples")
     if family == GAP and not latched:
@@ -120,6 +127,7 @@ def fit_trigger(
     if probabilities is None:
         warnings += [SEEN] if trained_on(model, data) else []
         warnings += [CALIBRATED] if calibrated_on(model, data) else []
+    warnings += map(str, class_order(model, data, p))
     warnings += _warnings(data)
     if family == GAP:
         found = guarantee.find(seen, labels, data.streams, k or 1, alpha, delta, seed)
@@ -159,7 +167,7 @@ def fit_trigger(
     }
     report = {"family": chosen, "settings": settings, "k": streak, **base, **report, "beside": beside}
     report["warnings"] = warnings
-    decides = model.with_graph(
+    decides = answers.named(model, data).with_graph(
         attach.with_trigger(model.graph, rule, streak, latched), {**model.reports, "trigger": report}
     )
     return Trigger(decides, chosen, rule, streak, latched, cost, n, report, tuple(warnings))
@@ -167,13 +175,16 @@ def fit_trigger(
 
 def _known(model: Model, data: Sequences, probabilities: Sequence[Array] | None) -> tuple[Sequence[Array], Array]:
     """Probabilities and labels (m,) in the model's order of classes; raises InputError."""
+    of_kind("data", data, Sequences)
     if data.classes is None or data.per_sample:
         kind = "numbers to be predicted" if data.classes is None else "a label for each sample"
         raise InputError(f"expected one class label for each sequence to decide upon, got {kind}")
-    p = answers.probabilities(model, data) if probabilities is None else probabilities
+    p = (
+        answers.probabilities(model, data)
+        if probabilities is None
+        else of_sequences("probabilities", probabilities, data.keys)
+    )
     labels = np.array(answers.matched(model, data).y)
-    if len(p) != len(data):
-        raise InputError(f"probabilities: expected those of {len(data)} sequences, got {len(p)}")
     width = attach.n_classes(model.graph)
     for key, own, length in zip(data.keys, p, data.lengths, strict=True):
         if own.shape != (length, width):
@@ -219,6 +230,6 @@ def _point(name: str, score: Score) -> dict[str, Any]:
 def _warnings(data: Sequences) -> Iterator[str]:
     if (streams := len(set(data.streams))) < FEW:
         yield (
-            f"the trigger rests on {streams} streams; with fewer than {FEW} its cost on new data is uncertain, so look "
-            "at the standard errors, and score it on held-out data"
+            f"the trigger rests on {counted(streams, 'stream')}; with fewer than {FEW} its cost on new data is "
+            "uncertain, so look at the standard errors, and score it on held-out data"
         )

@@ -9,9 +9,12 @@ from typing import Any, final
 
 import numpy as np
 
+from stepstream.arrays import short
+from stepstream.errors import InputError
 from stepstream.graph.ir import Array
 from stepstream.learn.answers import raw_logits
 from stepstream.learn.data import Sequences, extent, folds
+from stepstream.live.windowing import Windowing
 from stepstream.model import Model
 from stepstream.ops.activation import softmax
 
@@ -32,22 +35,30 @@ class OutOfFold:
     probabilities: tuple[Array, ...]
 
 
-def out_of_fold(train: Callable[[Sequences], Model], data: Sequences, k: int = 5, seed: int = 0) -> OutOfFold:
+def out_of_fold(
+    train: Callable[[Sequences], Model],
+    data: Sequences,
+    k: int = 5,
+    seed: int = 0,
+    windowing: str | Windowing = "carry",
+) -> OutOfFold:
     """Train k models, each on all streams but a k-th, and let each answer those that it has not seen.
 
     train: makes a model from training data, such as `lambda part: learn.train(part, recipe).model`. The way from
-    training data alone to a model that is calibrated and decides:
+    training data alone to a model that is calibrated and decides, which `complete` goes for a training:
 
         outside = learn.out_of_fold(train, data)
         calibration = learn.calibrate(train(data), data, logits=outside.logits)
         trigger = learn.fit_trigger(calibration.model, data, probabilities=calibration.probabilities)
 
-    The probabilities here are those of uncalibrated models.
+    windowing: how they answer. The probabilities here are those of uncalibrated models.
     """
+    if not callable(train):
+        raise InputError(f"train: expected a function that makes a Model of Sequences, got {short(train)}")
     logits: list[Array] = [np.empty(0)] * len(data)
     for rest, part in fold_indices(data, k, seed):
         own = data.some(part)
-        for i, z in zip(part, raw_logits(train(data.some(rest)), own), strict=True):
+        for i, z in zip(part, raw_logits(train(data.some(rest)), own, windowing), strict=True):
             logits[i] = z
     return OutOfFold(tuple(logits), tuple(softmax(z) for z in logits))
 

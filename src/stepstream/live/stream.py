@@ -419,10 +419,11 @@ class Stream:
         if self._says_restart:
             self._hold_restart(False)
             n = self.windowing.n if isinstance(self.windowing, Tumbling) else None
+            decided = "; what was decided is forgotten there, and carry decides once a stream" * self.model.decides
             warnings.warn(
                 f"{self.windowing}: the state restarts after every {n} samples, the length that the model was trained "
                 f"on, and the next answer has seen one sample alone; sliding({n}) answers on the last {n} at every "
-                "sample; choose a windowing to say otherwise",
+                f"sample{decided}; choose a windowing to say otherwise",
                 StepstreamWarning,
                 stacklevel=4,
             )
