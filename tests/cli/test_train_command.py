@@ -131,6 +131,24 @@ def test_one_line_from_one_file_to_a_model_that_is_calibrated_and_decides(table,
 
 
 @trains
+def test_a_network_of_ones_own_is_trained_on(table, tmp_path):
+    import keras
+
+    made = [keras.layers.Input((None, 2)), keras.layers.GRU(3), keras.layers.Dense(1, activation="sigmoid")]
+    keras.Sequential(made).save(own := tmp_path / "own.keras")
+    out = tmp_path / "model.stepstream"
+    run("train", table, *QUICK, "--network", own, "--rate", "1e-9", "--out", out, "--calibrate")
+    trained, given = stepstream.load(out), keras.saving.load_model(own)
+    x = np.random.default_rng(0).normal(size=(4, 5, 2)).astype(np.float32)
+    scale = trained.reports["training"]["scaling"]
+    wanted = given.predict((x - np.array(scale["mean"])) / np.array(scale["std"]), verbose=0)
+    np.testing.assert_allclose(trained.run(x)[:, -1], wanted, atol=1e-5)
+    for path, said in ((tmp_path / "model.keras", "scales them once more"), (out, "expected a file that Keras opens")):
+        refused = run("train", table, *QUICK, "--network", path, "--out", tmp_path / "b.stepstream", code=2)
+        assert said in refused.stderr.decode()
+
+
+@trains
 def test_it_says_what_it_learns_from(table, tmp_path):
     lines = table.read_text().splitlines()
     table.write_text("\n".join([f"{lines[0]},same", *(f"{line},7" for line in lines[1:])]) + "\n")

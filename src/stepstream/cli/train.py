@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -26,9 +26,11 @@ from stepstream.cli.data_options import (
     TimeOption,
     read_data,
 )
+from stepstream.cli.live_keras import live_keras
 from stepstream.cli.options import JsonOption
 from stepstream.errors import InputError
 from stepstream.formats.files import regular_file
+from stepstream.learn import framework
 from stepstream.learn.alone import FOLDS, complete, fitting
 from stepstream.learn.cross_validation import NOISES, STARTS, sweep
 from stepstream.learn.decision_rules import Cost
@@ -36,6 +38,7 @@ from stepstream.learn.guards import leaks
 from stepstream.learn.recipe import LOSSES, Recipe
 from stepstream.learn.training import parts, places
 from stepstream.learn.training import train as train_model
+from stepstream.model import load
 
 MAX_RECIPE_BYTES = 2**20  # a few hundred bytes, and the weights of a thousand classes by name
 DEFAULT, COST = Recipe(), Cost()
@@ -55,6 +58,10 @@ def train(
     regression: RegressionOption = False,
     header: HeaderOption = True,
     recipe: Annotated[Path | None, typer.Option(help="JSON file of settings; the options below go over it.")] = None,
+    network: Annotated[
+        Path | None,
+        typer.Option(help="Keras model, .keras or .h5, over scaled samples; its weights are the first ones."),
+    ] = None,
     cell: Annotated[str | None, typer.Option(help=f"lstm, gru or rnn. \\[default: {DEFAULT.cell}]")] = None,
     units: Annotated[
         str | None, typer.Option(help="Units of each recurrent layer, by commas. \\[default: 32,16]")
@@ -71,6 +78,13 @@ def train(
     ] = None,
     noise: Annotated[float | None, typer.Option(help="Added to the scaled inputs: its spread. \\[default: 0]")] = None,
     prefixes: Annotated[float | None, typer.Option(help="Share of sequences cut at random. \\[default: 0]")] = None,
+    starts: Annotated[
+        float | None, typer.Option(help="Share of sequences that begin at a random sample. \\[default: 0]")
+    ] = None,
+    average: Annotated[
+        float | None,
+        typer.Option(help=f"Of the running mean of the weights, which is kept. \\[default: {DEFAULT.average}]"),
+    ] = None,
     window: Annotated[int | None, typer.Option(help="Cut sequences into windows of n samples.")] = None,
     state_passing: Annotated[
         float | None, typer.Option(help="Share of windows that start from another's last state. \\[default: 0]")
@@ -123,7 +137,7 @@ def train(
         raise InputError("expected a place for the model, got none; give --out, --keras or both")
     bundle, beside = places(out, keras)
     name = "--keras" if keras is not None else "the Keras model"
-    files.different({"DATA": data, "--recipe": recipe, "--out": bundle, name: beside})
+    files.different({"DATA": data, "--recipe": recipe, "--network": network, "--out": bundle, name: beside})
     files.writable({"--out": bundle, name: beside})
     files.folder("--folder", folder)
     if find and validation is not None:
@@ -138,6 +152,7 @@ def train(
     given = {
         "cell": cell, "units": None if units is None else _units(units), "dropout": dropout, "rate": rate,
         "decay": decay, "epochs": epochs, "batch": batch, "loss": loss, "noise": noise, "prefixes": prefixes,
+        "starts": starts, "average": average,
         "window": window, "state_passing": state_passing, "truncated": truncated, "patience": patience, "seed": seed,
         "class_weights": "balanced" if balanced else None,
     }  # fmt: skip
@@ -150,21 +165,33 @@ def train(
         part, held = parts(loaded, replace(chosen, patience=None) if find else chosen, validation)
         if calibrated:
             fitting(part, chosen, decides)
+        own = None if network is None else _network(network)
         course.say_data(part, held)
         found = None
         if find:
             for finding in leaks(loaded):  # a sweep takes longest of all
                 course.say(finding)
             with course.stage("sweep", TRIED * FOLDS * chosen.epochs) as tell:
-                found = sweep(loaded, chosen, k=FOLDS, progress=lambda _recipe, _fold, row: tell(row), folder=folder)
+                found = sweep(
+                    loaded,
+                    chosen,
+                    k=FOLDS,
+                    network=own,
+                    progress=lambda _recipe, _fold, row: tell(row),
+                    folder=folder,
+                )
             chosen = found.best  # all data, as long as was best
         with course.stage("train", chosen.epochs) as tell:
-            training = train_model(part, chosen, validation=held, progress=tell, folder=folder, findings=course.say)
+            training = train_model(
+                part, chosen, validation=held, network=own, progress=tell, folder=folder, findings=course.say
+            )
         completed = None
         if calibrated:
             epochs = training.report["kept_epoch"]
             with course.stage("calibrate", FOLDS * epochs) as tell:
-                completed = complete(training, cost=cost, progress=lambda _fold, row: tell(row), folder=folder)
+                completed = complete(
+                    training, cost=cost, network=own, progress=lambda _fold, row: tell(row), folder=folder
+                )
             training = completed.training
         training.save(bundle=out, keras=keras)
     reports = {}
@@ -199,6 +226,15 @@ def _read(path: Path) -> Recipe:
         raise InputError(f"{path}: {e.strerror or e}") from e
     except (UnicodeDecodeError, InputError) as e:
         raise InputError(f"{path}: {e}") from e
+
+
+def _network(path: Path) -> Any:
+    """The file opened by Keras, after our own reader has looked through it."""
+    framework.keras()  # on the back end of training
+    opened, why = live_keras(load(path), path)
+    if opened is None:
+        raise InputError(f"--network: expected a file that Keras opens, got {path} ({why})")
+    return opened
 
 
 def _units(text: str) -> tuple[int, ...]:

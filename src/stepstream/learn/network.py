@@ -80,6 +80,11 @@ def own(network: Any, recipe: Recipe, features: int, classes: int | None) -> tup
         if flat is None or len(flat.inputs[0].shape) != 3 or flat.inputs[0].shape[-1] != features:
             got = [tuple(i.shape) for i in given.inputs]
             raise InputError(f"network: expected one input of (time, {features}) and one output, got {got}")
+        if scaling := [la.name for la in flat.layers if isinstance(la, keras().layers.Normalization)]:
+            raise InputError(
+                f"network: expected one over samples that training has scaled, got layer {scaling[0]!r}, which scales "
+                "them once more; leave it out"
+            )
         if weights is None:
             weights = given.get_weights()
         model = _every_sample(flat, features)
