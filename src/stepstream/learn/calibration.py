@@ -95,7 +95,8 @@ def calibrate(
     more often right, than anywhere else. Where there are no others, let `out_of_fold` train models on parts of the
     training data, and give `logits=` the answers of those that had not seen each sequence: (time_i, outputs) each.
     method: "auto", or one of `METHODS` by name. "auto" goes from the plainest on, and takes a further one only where
-    its cross-validated log loss (by stream) is lower by more than the standard error of the difference: "identity"
+    its cross-validated log loss (by stream) is lower by more than the standard error of the difference, or twice that
+    with fewer than 100 streams, of which it is a guess itself: "identity"
     leaves the model as it is; "temperature" divides the logits by T(t), log T(t) = a + b log(t) / log(n);
     "temperature by step", from 200 streams on, has a T for each step (in between beyond 24); "isotonic", from 500 on,
     maps the probabilities of the first along an ascending line. None of them changes which class is on top.
@@ -228,10 +229,10 @@ def _weighing(data: Sequences) -> Array:
 
 
 def _choose(tried: list[str], losses: dict[str, Array], data: Sequences) -> str:
-    chosen = tried[0]
+    chosen, errors = tried[0], 1 if len(set(data.streams)) >= FEW else 2
     for name in tried[1:]:
         gain = (losses[chosen] - losses[name]) * _weighing(data)
-        if gain.mean() > standard_error(gain, data.streams):
+        if gain.mean() > errors * standard_error(gain, data.streams):
             chosen = name
     return chosen
 
