@@ -14,8 +14,10 @@ from stepstream.learn import evaluation, metrics
 from stepstream.learn.answers import probabilities
 from stepstream.learn.by_step import points
 from stepstream.learn.data import sequences
+from stepstream.learn.decision_rules import Cost
 from stepstream.learn.evaluation import evaluate
 from stepstream.learn.files import read
+from stepstream.learn.trigger import fit_trigger
 from stepstream.model import Model
 
 
@@ -243,6 +245,20 @@ def test_baselines(adding):
     coin = found["coin at the first sample"].figures
     assert coin["earliness"] == 0.25
     assert coin["harmonic_mean"] == pytest.approx(2 * 0.5 * 0.75 / 1.25)
+
+
+def test_decisions_of_a_trigger(adding):
+    data, other = whole(m=120, seed=1), whole(seed=2)
+    trigger = fit_trigger(adding, data, cost=Cost(error=2, delay=0.5))
+    found = evaluate(trigger.model, other)
+    assert found.decisions["the model's trigger"] == trigger.score(other)
+    assert found.decisions["at the end"].earliness == 1
+    assert "the model's trigger" in found.to_markdown()
+    assert json.loads(json.dumps(found.to_dict()))["decisions"]["at_the_end"]["cost"] > 0.5
+    assert not evaluate(adding, other).decisions
+    for report in ({}, [], {"cost": 3}, {"cost": {"error": -1}}):
+        strange = Model(replace(trigger.model.reading, reports={"trigger": report}), trigger.model.features)
+        assert evaluate(strange, other).decisions["at the end"].cost < 1
 
 
 def test_leaks_between_training_and_test(adding):

@@ -10,15 +10,18 @@ from typing import Any, final
 import numpy as np
 
 from stepstream.errors import InputError
+from stepstream.graph import attach
 from stepstream.graph.ir import Array
 from stepstream.learn import evaluation_pages, evaluation_plots, remarks
 from stepstream.learn.answers import matched, probabilities
 from stepstream.learn.by_step import CLUSTERS, Row, by_age, by_fraction, by_seen, points, total
 from stepstream.learn.data import Sequences, by_class, extent, labelled
+from stepstream.learn.decision_rules import Cost, Score, decisions, score
 from stepstream.learn.guards import Finding, leaks
 from stepstream.learn.kinds import about, of_kind
 from stepstream.learn.metrics import Figures, harmonic_mean, log_loss, measure, measure_numbers
 from stepstream.learn.padding import padded
+from stepstream.learn.rule_families import threshold
 from stepstream.limits import MAX_WINDOW
 from stepstream.live.sliding import costs
 from stepstream.live.windowing import Tumbling, Windowing, parse
@@ -61,6 +64,9 @@ class Evaluation:
 
     about: model and data in plain types. runs: one for each windowing, the first is the one that pages show in full.
     padded: rows of the zero-padded way, by where the zeros are. baselines, findings: see there.
+    decisions: what those of the model's trigger are worth under carry, beside deciding at the first sample and at the
+    end, by the cost that the trigger was fitted for; empty for a model without one, for labels per sample, and where
+    carry is not shown.
     """
 
     about: dict[str, Any]
@@ -68,6 +74,7 @@ class Evaluation:
     padded: dict[str, tuple[Row, ...]]
     baselines: tuple[Baseline, ...]
     findings: tuple[Finding, ...]
+    decisions: Mapping[str, Score]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""
@@ -84,6 +91,7 @@ class Evaluation:
             },
             "zero_padded": {_key(where): [r.to_dict() for r in rows] for where, rows in self.padded.items()},
             "baselines": {_key(b.name): {"words": b.words} | b.figures for b in self.baselines},
+            "decisions": {_key(name): score.to_dict() for name, score in self.decisions.items()},
             "findings": [{"name": f.name, "words": f.words, "remedy": f.remedy} for f in self.findings],
         }
 
@@ -145,7 +153,8 @@ def evaluate(
     # labels per sample give one answer a sequence: of a few the zero-padded way shows nothing
     enough = not data.per_sample or len(data) >= CLUSTERS
     zeros = padded(model, data, window, at) if window and enough else {}
-    return Evaluation(_about(model, data), runs, zeros, baselines, tuple(findings))
+    decided = _decisions(model, data, answers["carry"]) if "carry" in answers and not data.per_sample else {}
+    return Evaluation(_about(model, data), runs, zeros, baselines, tuple(findings), decided)
 
 
 def _carried(model: Model) -> bool:
@@ -239,6 +248,27 @@ def _baselines(
     for name, (words, accuracy) in accuracies.items():
         mean = harmonic_mean(accuracy, earliness)
         yield Baseline(name, words, {"accuracy": accuracy, "earliness": earliness, "harmonic_mean": mean})
+
+
+def _decisions(model: Model, data: Sequences, answers: tuple[Array, ...]) -> dict[str, Score]:
+    attached = attach.attached_to(model.graph)
+    if attached.rule is None:
+        return {}
+    report = model.reports.get("trigger")
+    try:
+        cost = Cost(**report["cost"]) if isinstance(report, Mapping) else Cost()
+    except (InputError, TypeError, KeyError):  # of a report that somebody else wrote
+        cost = Cost()
+    ways = {
+        "the model's trigger": (attached.rule, attached.k, attached.latched),
+        "at the first sample": (threshold(0.0), 1, True),
+        "at the end": (threshold(1.0), 1, True),
+    }
+    labels, n = np.array(data.y), model.training_length or int(data.lengths.max())
+    return {
+        name: score([decisions(p, rule, k, latched) for p in answers], answers, labels, cost, n)
+        for name, (rule, k, latched) in ways.items()
+    }
 
 
 def _remarks(

@@ -116,6 +116,8 @@ def sections(evaluation: Evaluation, brief: bool = False) -> Iterator[Section]:
     for run in evaluation.runs:
         if run.age:
             yield _table(f"By age, {run.windowing}", "samples since the last restart", "age", run.age)
+    if evaluation.decisions:
+        yield _decisions(evaluation)
     yield _baselines(evaluation)
 
 
@@ -210,6 +212,21 @@ def _side_by_side(evaluation: Evaluation) -> Section:
         note = f"beside the zero-padded way: the whole pass over a window filled up with zeros{of}"
     what = "Accuracy" if figure == "accuracy" else "Root mean square error"
     return Section(f"{what} by samples seen", note, ("seen", *found), tuple(rows), marks=_mark(evaluation))
+
+
+def _decisions(evaluation: Evaluation) -> Section:
+    figures = ("cost", "accuracy", "earliness", "harmonic_mean", "kappa")
+    rows = []
+    for name, score in evaluation.decisions.items():
+        found = score.to_dict()
+        rows.append((name, *(number(found[f]) for f in figures), str(score.undecided)))
+    return Section(
+        "Decisions, carry",
+        "earliness is the share of the samples waited for; cost is what the trigger was fitted for",
+        ("decided", *(f.replace("_", " ") for f in figures), "undecided"),
+        tuple(rows),
+        ("kappa", "undecided"),
+    )
 
 
 def _baselines(evaluation: Evaluation) -> Section:
