@@ -8,6 +8,7 @@ import pytest
 import stepstream
 from command import run
 from learn.walks import passing, walks
+from stepstream import learn
 
 TIME = 10
 
@@ -47,6 +48,24 @@ def test_from_a_model_to_one_that_is_calibrated_and_decides(files):
     for _ in range(TIME):
         stream.step([9.0])
     assert stream.decision == 1
+
+
+def test_both_in_one_command_from_the_same_data(files):
+    model, data, more = (files / name for name in ("model.stepstream", "data.npz", "more.npz"))
+    out = files / "decides.stepstream"
+    told = run("decide", model, data, "--calibrate", "--held-out", more, "--out", out).stdout.decode()
+    assert told.startswith("temperature\ntemperature 1.")
+    assert "an oracle" in told
+    assert "very data" not in told
+    decides = stepstream.load(out)
+    assert decides.calibrated
+    assert decides.decides
+    calibration = learn.calibrate(stepstream.load(model), learn.read(data))
+    p = calibration.probabilities
+    trigger = learn.fit_trigger(calibration.model, learn.read(data), probabilities=p)
+    assert decides.fingerprint == trigger.model.fingerprint
+    report = json.loads(run("decide", model, data, "--calibrate", "--out", out, "--json").stdout)
+    assert report["calibration"]["method"] == "temperature"
 
 
 def test_json_for_a_program(files):

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from stepstream.cli import calibrate as calibrating
 from stepstream.cli import files
 from stepstream.cli.app import app, console, print_json, say, table_with
 from stepstream.cli.data_options import (
@@ -30,6 +31,7 @@ from stepstream.cli.options import (
 )
 from stepstream.formats.bundle import target
 from stepstream.learn import plotting
+from stepstream.learn.calibration import calibrate
 from stepstream.learn.decision_rules import Cost
 from stepstream.learn.kinds import about
 from stepstream.learn.report_plots import trigger_png
@@ -52,6 +54,12 @@ def decide(
     classes: ClassesOption = None,
     header: HeaderOption = True,
     held_out: Annotated[Path | None, typer.Option(help="More data, as DATA, to score the decisions on.")] = None,
+    calibrated: Annotated[
+        bool,
+        typer.Option(
+            "--calibrate", help="Calibrate first, and learn from what calibrations say of data that they have not seen."
+        ),
+    ] = False,
     cost_error: Annotated[float, typer.Option(help="What a wrong decision costs.")] = 1.0,
     cost_delay: Annotated[
         float, typer.Option(help="What waiting for the training length, else the longest sequence, costs.")
@@ -84,14 +92,19 @@ def decide(
         plotting.available()
     options = (key, time, label, stream, features, classes, "sequence" if label is not None else None, False, header)
     loaded, more = read_data(data, *options), None if held_out is None else read_data(held_out, *options)
+    chosen, probabilities = load_model(model, training_length, scale, architecture), None
+    if calibrated:
+        calibration = calibrate(chosen, loaded, folds=folds, held_out=more, seed=seed)
+        chosen, probabilities = calibration.model, calibration.probabilities
     trigger = fit_trigger(
-        load_model(model, training_length, scale, architecture),
+        chosen,
         loaded,
         family=family,
         cost=Cost(cost_error, cost_delay),
         k=k,
         latched=not revocable,
         folds=folds,
+        probabilities=probabilities,
         alpha=alpha,
         delta=delta,
         seed=seed,
@@ -104,9 +117,12 @@ def decide(
     if png is not None:
         trigger_png(report, png)
     if as_json:
-        print_json(report)
-    else:
-        show(report)
+        print_json({**report, "calibration": calibration.report} if calibrated else report)
+        return
+    if calibrated:
+        calibrating.show(calibration.report)
+        console().print()
+    show(report)
 
 
 def show(report: dict[str, Any]) -> None:
