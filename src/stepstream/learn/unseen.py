@@ -107,5 +107,6 @@ SEEN = (
 )
 CALIBRATED = (
     "the model was calibrated on these very data, so that its probabilities fit them better than any other; give "
-    "probabilities=calibration.probabilities, by calibrations that have not seen each stream, or data of their own"
+    "probabilities=calibration.probabilities, by calibrations that have not seen each stream (stepstream decide "
+    "--calibrate, from the model before calibration), or data of their own"
 )
