@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from stepstream import InputError
-from stepstream.learn.batches import batches, class_weights, rows, step_weights
+from stepstream.learn.batches import batches, rows, step_weights
 from stepstream.learn.data import sequences
 from stepstream.learn.lanes import Pool, lanes
 from stepstream.learn.recipe import Recipe
@@ -16,7 +16,7 @@ def made(lengths, recipe=None, per_sample=False, streams=None, y=None):
     x = [np.arange(n, dtype=np.float32)[:, None] + 100 * i for i, n in enumerate(lengths)]
     labels = [np.arange(n) % 2 for n in lengths] if per_sample else [i % 2 for i in range(len(lengths))]
     data = sequences(x, y or labels, streams=streams)
-    return data, rows(data, recipe, scaling(data), class_weights(data, recipe))
+    return data, rows(data, recipe, scaling(data))
 
 
 def raw(data, x):
@@ -80,10 +80,18 @@ def test_random_starts_are_in_the_first_half():
     assert sum(e[-1] < 19 for e in ends) > 40
 
 
-def test_balanced_classes_weigh_the_same():
-    _, made_rows = made([4] * 4, Recipe(class_weights="balanced"), y=[0, 0, 0, 1])
-    of = [sum(w.sum() for w, y in zip(made_rows.w, made_rows.y, strict=True) if y[0] == k) for k in (0, 1)]
-    np.testing.assert_allclose(of, [2, 2], rtol=1e-6)
+@pytest.mark.parametrize("changes", [{}, {"window": 2}, {"truncated": 3, "window": None}])
+def test_balanced_classes_weigh_the_same(changes):
+    """Over all that the loss sees: two of the sequences have three times as many samples, so perhaps windows."""
+    recipe = Recipe(class_weights="balanced", **changes)
+    _, made_rows = made([4, 12, 12, 4, 4], recipe, y=[0, 0, 0, 0, 1])
+    sums = np.zeros(2)
+    for y, w, c in zip(made_rows.y, made_rows.w, made_rows.c, strict=True):
+        np.add.at(sums, y.astype(int), w * c)
+    np.testing.assert_allclose(sums, sum(map(np.sum, made_rows.w)) / 2, rtol=1e-6)
+
+
+def test_class_weights_are_for_all_classes():
     with pytest.raises(InputError, match="class_weights: expected one for each of 0, 1"):
         made([4, 4], Recipe(class_weights={"a": 1}))
 

@@ -14,6 +14,8 @@ pytest.importorskip("jax")
 import stepstream  # (importorskip comes first)
 from stepstream import BlockedError, InputError
 from stepstream.learn import checkpoint
+from stepstream.learn.answers import probabilities
+from stepstream.learn.batches import batch
 from stepstream.learn.cross_validation import sweep
 from stepstream.learn.data import folds, sequences
 from stepstream.learn.evaluation import evaluate
@@ -280,7 +282,7 @@ def test_every_way_gives_a_model(changes, classes, outputs):
     assert made.model.run(x).shape == (2, 12, outputs)
     np.testing.assert_allclose(made.model.run(x), keras_answers(made.keras, x), atol=1e-5)
     carries = "state_passing" in changes or "truncated" in changes
-    assert made.trained_ages == ((1, None) if carries else (1, 8))
+    assert made.trained_ages == (1, None if "state_passing" in changes else 8)  # truncated plays streams to their end
     assert (made.model.training_length is None) == carries
 
 
@@ -299,11 +301,83 @@ def test_ragged_sequences_train_as_if_nothing_was_behind_their_ends():
     ragged = sequences([x[: 3 + i % 5] for i, x in enumerate(data.x)], np.array(data.y), features=data.features)
     recipe = replace(SMALL, epochs=2, batch=8, dropout=0)
     made = train(ragged, recipe)
-    longer = sequences([*ragged.x, data.x[0]], [*map(int, ragged.y), 0], features=data.features)
-    weightless = replace(recipe, class_weights={"0": 1, "1": 1})
-    assert train(ragged, weightless).model.fingerprint == made.model.fingerprint
-    assert train(longer, recipe).trained_ages == (1, 8)
     assert made.trained_ages == (1, 7)
+
+    def poisoned(*args):
+        out = batch(*args)
+        out.x[~out.there], out.y[~out.there] = 5, 1
+        return out
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("stepstream.learn.batches.batch", poisoned)
+        assert train(ragged, recipe).model.fingerprint == made.model.fingerprint
+        passing = replace(recipe, state_passing=0.5)
+        assert train(ragged, passing).model.fingerprint != made.model.fingerprint
+    again = train(ragged, passing).model.fingerprint
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("stepstream.learn.batches.batch", poisoned)
+        assert train(ragged, passing).model.fingerprint == again
+
+
+def test_class_weights_count_in_batches_of_one():
+    data = steps(m=8)
+    recipe = replace(SMALL, epochs=2, batch=1, dropout=0)
+    share = [
+        float((train(data, replace(recipe, class_weights=w)).model.run(np.stack(data.x))[..., 0] > 0.5).mean())
+        for w in ({"0": 100, "1": 0.01}, {"0": 0.01, "1": 100})
+    ]
+    assert share[0] < 0.3
+    assert share[1] > 0.7
+
+
+@pytest.mark.parametrize("end", ["layer", "activation", "distributed"])
+def test_the_loss_of_a_network_that_ends_in_a_softmax_is_that_of_the_served_model(end):
+    import keras
+    from keras import layers
+
+    ends = {
+        "layer": [layers.Dense(3), layers.Softmax()],
+        "activation": [layers.Dense(3, "softmax")],
+        "distributed": [layers.TimeDistributed(layers.Dense(3)), layers.TimeDistributed(layers.Softmax())],
+    }
+    network = keras.Sequential([layers.Input((None, 2)), layers.LSTM(4, return_sequences=True), *ends[end]])
+    data = steps(m=18, classes=3)
+    made = train(data, SMALL, validation=data, network=network)
+    p = np.stack(probabilities(made.model, data))
+    served = -np.log(p[np.arange(18), :, np.array(data.y)]).mean()
+    assert made.history[-1]["validation_loss"] == pytest.approx(served, abs=1e-4)
+
+
+def test_batch_normalization_never_learns_from_padding():
+    import keras
+    from keras import layers
+
+    def build(recipe, features):
+        made = [layers.LSTM(3, return_sequences=True), layers.Dense(1, "sigmoid")]
+        return keras.Sequential([layers.Input((None, 2)), layers.BatchNormalization(momentum=0), *made])
+
+    data = steps(m=9)  # one more than a batch has
+    made = train(data, replace(SMALL, epochs=1, batch=8), network=build)
+    (norm,) = [la for la in made.keras.layers if isinstance(la, layers.BatchNormalization)]
+    last = np.abs(np.asarray(norm.moving_mean)).max()
+    assert last > 0.05, "the statistics of the last sequence alone, without zeros beside it"
+    assert np.asarray(norm.moving_variance)[1] > 0.3
+    for changes in ({"starts": 0.5}, {"prefixes": 0.5}, {"truncated": 4}, {"window": 3}):
+        with pytest.raises(InputError, match="would learn from the padding"):
+            train(data, replace(SMALL, **changes), network=build)
+
+
+def test_a_checkpoint_of_another_network_is_refused(tmp_path):
+    import keras
+    from keras import layers
+
+    def build(activation):
+        made = [layers.LSTM(3, activation=activation, return_sequences=True), layers.Dense(1, "sigmoid")]
+        return lambda recipe, features: keras.Sequential([layers.Input((None, 2)), *made])
+
+    train(steps(), SMALL, network=build("relu"), folder=tmp_path)
+    with pytest.raises(InputError, match="other data or another network"):
+        train(steps(), SMALL, network=build("tanh"), folder=tmp_path)
 
 
 def test_an_own_network_is_trained_and_left_as_it_was():
@@ -400,7 +474,8 @@ def test_arguments_that_do_not_fit_are_refused():
 def test_a_sweep_says_which_recipe_is_best_and_trains_like_train():
     data, recipe = steps(m=12), replace(SMALL, epochs=2)
     told = []
-    found = sweep(data, recipe, losses=["last", "mean"], noises=[0, 0.1], k=2, progress=lambda *a: told.append(a))
+    options = {"losses": ["last", "mean"], "noises": [0, 0.1], "k": 2}
+    found = sweep(data, recipe, progress=lambda *a: told.append(a), **options)
     table = found.table()
     settings = ("loss", "noise", "starts")
     assert [[row[s] for s in settings] for row in table] == [
@@ -417,6 +492,8 @@ def test_a_sweep_says_which_recipe_is_best_and_trains_like_train():
         for part, held in folds(data, 2, recipe.seed)
     ]
     np.testing.assert_allclose(found.tried[0].curve[-1], np.mean(alone), rtol=1e-4)
+    patient = sweep(data, replace(recipe, patience=1), **options)
+    assert [t.curve.tolist() for t in patient.tried] == [t.curve.tolist() for t in found.tried]
 
 
 def test_a_sweep_goes_on_where_it_was_interrupted(tmp_path):

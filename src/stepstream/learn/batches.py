@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import final
 
@@ -19,7 +19,7 @@ from stepstream.learn.scaling import Scaling
 @dataclass(frozen=True)
 class Rows:
     """x: float32 (time_i, features), scaled. y: float32 (time_i,), a label for every sample. w: float32 (time_i,), the
-    weights of the loss; those of one window sum to its class's weight. c: float32 (time_i,), the class's weight alone.
+    weights of the loss; those of one window sum to 1. c: float32 (time_i,), the weight of each label's class.
     """
 
     x: list[Array]
@@ -39,13 +39,14 @@ class Rows:
 @final
 @dataclass(frozen=True)
 class Batch:
-    """x: float32 (b, time, features). y, w: float32 (b, time). there: bool (b, time). rows: which rows stand in it;
-    what is behind them, up to b, is padding, as is what lies behind a row's end.
+    """x: float32 (b, time, features). y, w, c: float32 (b, time). there: bool (b, time). rows: which rows stand in it;
+    what is behind them, up to b, has no weight, as has the padding behind a row's end.
     """
 
     x: Array
     y: Array
     w: Array
+    c: Array
     there: Array
     rows: Array
 
@@ -60,27 +61,24 @@ def step_weights(length: int, loss: str) -> Array:
     return (w / w.sum()).astype(np.float32)
 
 
-def class_weights(data: Sequences, recipe: Recipe) -> Array | None:
-    """float32 (classes,), or None for equal ones: "balanced" gives each class the same weight in all."""
+def class_weights(found: Rows, data: Sequences, recipe: Recipe) -> Array:
+    """float32 (classes,): "balanced" gives each class the same weight in all rows together."""
     given = recipe.class_weights
-    if given is None:
-        return None
     if data.classes is None:
         raise InputError(f"class_weights: expected none for regression, got {given!r}")
-    if not isinstance(given, str):
+    if isinstance(given, Mapping):
         if set(given) != set(data.classes):
             raise InputError(f"class_weights: expected one for each of {', '.join(data.classes)}, got {list(given)}")
         return np.array([given[name] for name in data.classes], np.float32)
-    counts = np.bincount(np.concatenate([np.atleast_1d(y) for y in data.y]), minlength=len(data.classes))
-    return np.where(counts > 0, counts.sum() / (len(counts) * np.maximum(counts, 1)), 0).astype(np.float32)
+    k = len(data.classes)
+    sums = np.bincount(np.concatenate(found.y).astype(int), np.concatenate(found.w).astype(np.float64), k)
+    return np.divide(sums.sum(), k * sums, where=sums > 0, out=np.zeros(k)).astype(np.float32)
 
 
-def rows(
-    data: Sequences, recipe: Recipe, scale: Scaling, weights: Array | None = None, loss: str | None = None
-) -> Rows:
+def rows(data: Sequences, recipe: Recipe, scale: Scaling, validation: bool = False) -> Rows:
     """The windows of `data`; under `truncated` the windows of a stream are joined in their order to one long row.
 
-    weights: by class. loss: other weights of the samples than the recipe's.
+    validation: all samples and classes weigh the same, whatever the recipe says.
     """
     mean, std = scale.mean.astype(np.float32), scale.std.astype(np.float32)  # as the model that is served has them
     out = Rows([], [], [], [])
@@ -90,8 +88,8 @@ def rows(
         labels = np.broadcast_to(y, len(x)).astype(np.float32)
         for at in range(0, len(x), size):
             window, label = ((x[at : at + size] - mean) / std), labels[at : at + size]
-            c = np.ones(len(window), np.float32) if weights is None else weights[label.astype(int)]
-            w = step_weights(len(window), loss or recipe.loss) * c
+            c = np.ones(len(window), np.float32)
+            w = step_weights(len(window), "mean" if validation else recipe.loss)
             if recipe.truncated is not None:
                 # a stream counts as much as it has windows
                 joined.setdefault(stream, []).append((window, label, w, c))
@@ -101,21 +99,29 @@ def rows(
     for parts in joined.values():
         for column, whole in zip((out.x, out.y, out.w, out.c), zip(*parts, strict=True), strict=True):
             column.append(np.concatenate(whole))
+    if recipe.class_weights is not None and not validation:
+        weights = class_weights(out, data, recipe)
+        out.c[:] = [weights[y.astype(int)] for y in out.y]
     return out
 
 
 def batch(rows: Rows, chosen: Array, size: int, time: int) -> Batch:
-    """These rows, padded to `size` rows of `time` samples."""
+    """These rows, filled up to `size` with some of them that have no weight, so that statistics of a batch are those of
+    rows; and each up to `time` samples with zeros.
+    """
     out = Batch(
         np.zeros((size, time, rows.x[0].shape[1]), np.float32),
-        np.zeros((size, time), np.float32),
-        np.zeros((size, time), np.float32),
-        np.zeros((size, time), bool),
-        chosen,
+        y=np.zeros((size, time), np.float32),
+        w=np.zeros((size, time), np.float32),
+        c=np.zeros((size, time), np.float32),
+        there=np.zeros((size, time), bool),
+        rows=chosen,
     )
-    for i, row in enumerate(chosen):
-        n = len(rows.x[row])
-        out.x[i, :n], out.y[i, :n], out.w[i, :n], out.there[i, :n] = rows.x[row], rows.y[row], rows.w[row], True
+    for i, row in enumerate(np.resize(chosen, size)):
+        for to, values in ((out.x, rows.x), (out.y, rows.y), (out.w, rows.w), (out.c, rows.c)):
+            to[i, : len(values[row])] = values[row]
+        out.there[i, : len(rows.x[row])] = True
+    out.w[len(chosen) :] = 0
     return out
 
 
@@ -137,9 +143,9 @@ def _cut(out: Batch, rows: Rows, recipe: Recipe, rng: np.random.Generator) -> No
         start = int(first * (length + 1) / 2) if begins < recipe.starts else 0
         stop = start + 1 + int(last * (length - start)) if ends < recipe.prefixes else length
         n = stop - start
-        for to, values in ((out.x, rows.x), (out.y, rows.y)):
+        for to, values in ((out.x, rows.x), (out.y, rows.y), (out.c, rows.c)):
             to[i, :n], to[i, n:] = values[row][start:stop], 0
-        out.w[i, :n], out.w[i, n:] = step_weights(n, recipe.loss) * rows.c[row][start:stop], 0
+        out.w[i, :n], out.w[i, n:] = step_weights(n, recipe.loss), 0
         out.there[i, n:] = False
 
 

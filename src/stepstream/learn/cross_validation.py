@@ -13,7 +13,7 @@ import numpy as np
 from stepstream.errors import InputError
 from stepstream.graph.ir import Array
 from stepstream.learn import checkpoint
-from stepstream.learn.batches import class_weights, rows
+from stepstream.learn.batches import rows
 from stepstream.learn.data import Sequences, folds
 from stepstream.learn.kinds import of_kind
 from stepstream.learn.learner import Learner, Row
@@ -68,16 +68,28 @@ def cross_validate(
     k: int = 5,
     network: Any = None,
     progress: Callable[[Recipe, int, Row], None] | None = None,
-    learner: Learner | None = None,
     folder: str | Path | None = None,
 ) -> Tried:
     """Train on all parts but one, k times, by stream; every part is the validation part once.
 
-    progress: called with the recipe, the fold (from 0) and the history's row after each epoch. learner: one that was
-    made for these data and a recipe of the same network, so that nothing is compiled again. folder: where the histories
-    of folds that are over are kept: called again, those are not trained again.
+    All are trained for the recipe's epochs: `patience` plays no part.
+    progress: called with the recipe, the fold (from 0) and the history's row after each epoch. folder: where the
+    histories of folds that are over are kept: called again, those are not trained again.
     """
-    learner = Learner.of(data, recipe, network) if learner is None else learner
+    return _crossed(data, recipe, k, network, progress, Learner.of(data, recipe, network), folder)
+
+
+def _crossed(
+    data: Sequences,
+    recipe: Recipe,
+    k: int,
+    network: Any,
+    progress: Callable[[Recipe, int, Row], None] | None,
+    learner: Learner,
+    folder: str | Path | None,
+) -> Tried:
+    """learner: made for these data and a recipe of the same network and rates, so that nothing is compiled again."""
+    recipe = replace(recipe, patience=None)
     kept = _Histories(folder, identity(data, None, learner) if folder is not None else "")
     histories = []
     for fold, (part, held) in enumerate(folds(data, k, recipe.seed)):
@@ -94,18 +106,17 @@ def cross_validate(
                 learner = Learner.of(part, recipe, network)
             scale = scaling(part)
             history = learner.fit(
-                rows(part, recipe, scale, class_weights(part, recipe)),
+                rows(part, recipe, scale),
                 recipe,
-                rows(held, recipe, scale, loss="mean"),
+                rows(held, recipe, scale, validation=True),
                 by_position(data, recipe),
                 tell,
             )
             kept.put(recipe, k, fold, history)
         histories.append(history)
-    longest = max(map(len, histories))
-    curve = np.mean([_filled([row["validation_loss"] for row in h], longest) for h in histories], axis=0)
+    curve = np.mean([[row["validation_loss"] for row in h] for h in histories], axis=0)
     epochs = int(curve.argmin()) + 1
-    at = [h[min(epochs, len(h)) - 1] for h in histories]
+    at = [h[epochs - 1] for h in histories]
     scores = {name: mean([row[name] for row in at]) for name in at[0] if name not in ("epoch", "loss")}
     return Tried(recipe, curve, epochs, scores)
 
@@ -141,11 +152,6 @@ class _Histories:
         return json.dumps([recipe.to_dict(), k, fold])
 
 
-def _filled(losses: list[float], length: int) -> list[float]:
-    """Where a fold stopped early, its best weights are what it would go on with."""
-    return losses + [min(losses)] * (length - len(losses))
-
-
 def sweep(
     data: Sequences,
     recipe: Recipe | None = None,
@@ -161,9 +167,9 @@ def sweep(
     """Try every loss with every noise, and the best of these with every share of random starts; the lowest
     cross-validated mean loss over all samples wins.
 
-    All are measured alike, whatever they are trained for: by the mean step loss. With `patience` each stops early, the
-    epochs are those of the best all the same. folder: called again with the same arguments after an interruption, the
-    folds that were over are not trained again. Raises InputError.
+    All are measured alike, whatever they are trained for: by the mean step loss. `patience` plays no part.
+    folder: called again with the same arguments after an interruption, the folds that were over are not trained again.
+    Raises InputError.
     """
     recipe = Recipe() if recipe is None else recipe
     for what, values in (("losses", losses), ("noises", noises), ("starts", starts)):
@@ -174,7 +180,7 @@ def sweep(
     learner = Learner.of(data, recipe, network)
 
     def attempt(**changes: Any) -> Tried:
-        return cross_validate(data, replace(recipe, **changes), k, network, progress, learner, folder)
+        return _crossed(data, replace(recipe, **changes), k, network, progress, learner, folder)
 
     first, *rest = (0.0,) if recipe.truncated is not None else starts  # streams that are played whole have one start
     tried = [attempt(loss=loss, noise=noise, starts=first) for loss in losses for noise in noises]

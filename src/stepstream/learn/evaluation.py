@@ -158,8 +158,8 @@ def evaluate(
 
 
 def _carried(model: Model) -> bool:
-    """Whether training has shown the model states of any age."""
-    return model.trained_ages is not None and model.trained_ages[1] is None
+    """Whether states were carried on in training, beyond the windows that errors went back through."""
+    return model.trained_ages is not None and model.training_length is None
 
 
 def _recipe(model: Model) -> Mapping[str, Any]:

@@ -40,8 +40,24 @@ def seeded(seed: int) -> Iterator[None]:
     """Layers that are made inside draw from this seed; Python's and NumPy's generators go on as they were."""
     before, numbers = random.getstate(), np.random.get_state()
     try:
-        keras().utils.set_random_seed(seed)
-        yield
+        with drawing(seed):
+            keras().utils.set_random_seed(seed)
+            yield
     finally:
         random.setstate(before)
         np.random.set_state(numbers)
+
+
+@contextmanager
+def drawing(seed: int) -> Iterator[None]:
+    """On PyTorch, whose dropout draws from one generator for all, that begins with this seed inside and goes on as it
+    was behind; on JAX each layer has its own, which is a part of the checkpoint.
+    """
+    if keras().backend.backend() != "torch":
+        yield
+        return
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield

@@ -57,12 +57,12 @@ def lanes(rows: Rows, order: Array, count: int, n: int) -> Iterator[tuple[Batch,
         if (playing < 0).all():
             return
         x, there = np.zeros((count, n, features), np.float32), np.zeros((count, n), bool)
-        y, w = np.zeros((count, n), np.float32), np.zeros((count, n), np.float32)
+        y, w, c = (np.zeros((count, n), np.float32) for _ in "ywc")
         for lane in np.flatnonzero(playing >= 0).tolist():
             row, start = int(playing[lane]), int(at[lane])
             size = min(n, len(rows.x[row]) - start)
-            for to, values in ((x, rows.x), (y, rows.y), (w, rows.w)):
+            for to, values in ((x, rows.x), (y, rows.y), (w, rows.w), (c, rows.c)):
                 to[lane, :size] = values[row][start : start + size]
             there[lane, :size] = True
             at[lane] += n
-        yield Batch(x, y, w, there, playing.copy()), begins
+        yield Batch(x, y, w, c, there, playing.copy()), begins

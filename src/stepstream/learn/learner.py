@@ -15,7 +15,7 @@ from stepstream.graph.ir import Array
 from stepstream.learn import checkpoint
 from stepstream.learn.batches import Rows, batch, batches, noisy
 from stepstream.learn.data import Sequences
-from stepstream.learn.framework import seeded
+from stepstream.learn.framework import drawing, keras, seeded
 from stepstream.learn.lanes import Pool, lanes
 from stepstream.learn.network import default, kind_of, own
 from stepstream.learn.recipe import Recipe
@@ -51,12 +51,10 @@ class Learner:
         else:
             classes = None if data.classes is None else len(data.classes)
             core, kind = own(network, recipe, len(data.features), classes)
-        lengths = data.lengths
-        size = min(recipe.window or lengths.max(), lengths.max())
-        ragged = bool((lengths % size).any() or (lengths < size).any())
-        masked = recipe.state_passing > 0 and (ragged or recipe.prefixes > 0 or recipe.starts > 0)
+        _check_batch_norm(core, data, recipe)
         with seeded(recipe.seed):
-            made = stepper(twin(core, recipe.carries, masked), kind, recipe)
+            # the last state is that of the last sample, of rows of any length; lanes have padding behind streams alone
+            made = stepper(twin(core, recipe.carries, masked=recipe.state_passing > 0), kind, recipe)
         return Learner(core, kind, made, made.state())
 
     def answers(self, rows: Rows, starts: list[Array] | None = None) -> tuple[list[Array], list[Array]]:
@@ -108,16 +106,16 @@ class Learner:
             order = rng.permutation(len(rows.x))
             for one, begins in lanes(rows, order, count, min(recipe.truncated, rows.longest)):
                 states = [np.where(begins[:, None], 0, s) for s in states]
-                x = noisy(one.x, recipe, rng)
+                one = replace(one, x=noisy(one.x, recipe, rng))
                 if one.w.any():
-                    value, states = self.stepper.update(x, one.y, one.w, states, one.there)
+                    value, states = self.stepper.update(one, states)
                     found.append(value)
                 else:  # nothing to learn here, but the state goes on
-                    states = self.stepper.answers(x, states, one.there)[1]
+                    states = self.stepper.answers(one.x, states, one.there, "trainable")[1]
         else:
             for one in batches(rows, recipe, rng):
                 states = pool.draw(len(one.x), recipe.state_passing, rng)
-                value, finals = self.stepper.update(noisy(one.x, recipe, rng), one.y, one.w, states, one.there)
+                value, finals = self.stepper.update(replace(one, x=noisy(one.x, recipe, rng)), states)
                 pool.fill(finals, len(one.rows))
                 found.append(value)
         loss = float(np.mean([float(v) for v in found]))
@@ -148,7 +146,9 @@ class Learner:
         if folder is not None and (found := checkpoint.read(folder)) is not None:
             history, best = self._restore(folder, about, found, pool, recipe)
         while not _over(history, recipe):
-            row: Row = {"epoch": len(history) + 1, "loss": self.epoch(rows, recipe, len(history), pool)}
+            number = len(history)
+            with drawing(int(np.random.SeedSequence([recipe.seed, number]).generate_state(1)[0])):
+                row: Row = {"epoch": number + 1, "loss": self.epoch(rows, recipe, number, pool)}
             if held is not None:
                 row |= self.validate(held, recipe, by_position)
             history.append(row)
@@ -189,6 +189,18 @@ class Learner:
         self.stepper.restore(parts["now"])
         pool.states = [parts["pool"][str(i)] for i in range(len(pool.states))]
         return said["history"], parts["best"]
+
+
+def _check_batch_norm(core: Any, data: Sequences, recipe: Recipe) -> None:
+    """Raises InputError where a BatchNormalization would learn from padding, as it does not know of masks here."""
+    norms = [la.name for la in core.layers if isinstance(la, keras().layers.BatchNormalization)]
+    lengths = data.lengths
+    size = min(recipe.window or lengths.max(), lengths.max())
+    if norms and ((lengths % size).any() or recipe.truncated or recipe.prefixes or recipe.starts):
+        raise InputError(
+            f"network: layer {norms[0]!r} (BatchNormalization) would learn from the padding behind shorter sequences; "
+            "expected sequences of one length, without truncated, prefixes and starts; or take LayerNormalization"
+        )
 
 
 def best_epoch(history: list[Row]) -> int:

@@ -13,6 +13,7 @@ import numpy as np
 
 from stepstream.errors import InputError
 from stepstream.graph.ir import Array
+from stepstream.learn.batches import Batch
 from stepstream.learn.framework import keras
 from stepstream.learn.recipe import Recipe
 from stepstream.learn.twin import Twin
@@ -57,16 +58,17 @@ class Stepper(ABC):
         return keras().ops.minimum(self.average, (1 + updates) / (10 + updates))
 
     @abstractmethod
-    def update(self, x: Array, y: Array, w: Array, states: list[Array], mask: Array | None) -> tuple[Any, list[Array]]:
+    def update(self, one: Batch, states: list[Array]) -> tuple[Any, list[Array]]:
         """Improve the weights on one batch; returns its loss (a number, perhaps not computed yet) and the last states.
 
-        x: float32 (b, time, features), scaled. y, w: float32 (b, time); the loss is sum(w * losses) / sum(w).
-        states: float32 (b, units) each; they are constants to the gradient.
+        The loss is sum(c * w * losses) / sum(w). states: float32 (b, units) each, constants to the gradient.
         """
 
     @abstractmethod
-    def answers(self, x: Array, states: list[Array], mask: Array | None) -> tuple[Array, list[Array]]:
-        """Raw answers (b, time, outputs) of the mean weights without dropout, and the last states."""
+    def answers(self, x: Array, states: list[Array], mask: Array, group: str = "average") -> tuple[Array, list[Array]]:
+        """Raw answers (b, time, outputs) without dropout, and the last states; by the mean weights, or by the newest,
+        "trainable".
+        """
 
     @abstractmethod
     def variables(self) -> dict[str, list[Any]]:
@@ -129,14 +131,14 @@ class _Jax(Stepper):
         }
         count = [v is optimiser.iterations for v in optimiser.variables].index(True)
 
-        def loss(trainable: Any, other: Any, inputs: Any, y: Any, w: Any) -> Any:
+        def loss(trainable: Any, other: Any, inputs: Any, y: Any, w: Any, c: Any) -> Any:
             outputs, other, extra = model.stateless_call(trainable, other, inputs, training=True, return_losses=True)
             z, *finals = outputs if isinstance(outputs, list | tuple) else [outputs]
-            value = ops.sum(losses(kind, y, z) * w) / ops.maximum(ops.sum(w), 1e-12)
+            value = ops.sum(losses(kind, y, z) * w * c) / ops.maximum(ops.sum(w), 1e-12)
             return value + sum(extra), (value, other, finals)
 
-        def update(trainable: Any, other: Any, own: Any, average: Any, inputs: Any, y: Any, w: Any) -> Any:
-            grads, (value, other, finals) = jax.grad(loss, has_aux=True)(trainable, other, inputs, y, w)
+        def update(trainable: Any, other: Any, own: Any, average: Any, inputs: Any, y: Any, w: Any, c: Any) -> Any:
+            grads, (value, other, finals) = jax.grad(loss, has_aux=True)(trainable, other, inputs, y, w, c)
             share = self.share(own[count])
             trainable, own = optimiser.stateless_apply(own, grads, trainable)
             average = mixed(average, trainable, share)
@@ -151,22 +153,24 @@ class _Jax(Stepper):
 
     def _run(self, function: Any, *arguments: Any) -> Any:
         """Compiled for the shape of the samples, which decides upon all others."""
-        key = function, arguments[-3 if function is self._update else -1][0].shape
+        key = function, arguments[-4 if function is self._update else -1][0].shape
         if key not in self._compiled:
             # at XLA's own level compiling takes twice as long, and small recurrent networks run no faster
             options = {"xla_backend_optimization_level": 1}
             self._compiled[key] = function.lower(*arguments).compile(compiler_options=options)
         return self._compiled[key](*arguments)
 
-    def update(self, x: Array, y: Array, w: Array, states: list[Array], mask: Array | None) -> tuple[Any, list[Array]]:
+    def update(self, one: Batch, states: list[Array]) -> tuple[Any, list[Array]]:
         ours = [self._values[group] for group in GROUPS]
-        values, value, finals = self._run(self._update, *ours, self.inputs(x, states, mask), y, w)
+        values, value, finals = self._run(
+            self._update, *ours, self.inputs(one.x, states, one.there), one.y, one.w, one.c
+        )
         self._values = dict(zip(GROUPS, values, strict=True))
         return value, [np.asarray(f) for f in finals]
 
-    def answers(self, x: Array, states: list[Array], mask: Array | None) -> tuple[Array, list[Array]]:
+    def answers(self, x: Array, states: list[Array], mask: Array, group: str = "average") -> tuple[Array, list[Array]]:
         inputs = self.inputs(x, states, mask)
-        z, *finals = self._run(self._answers, self._values["average"], self._values["other"], inputs)
+        z, *finals = self._run(self._answers, self._values[group], self._values["other"], inputs)
         return np.asarray(z), [np.asarray(f) for f in finals]
 
     def variables(self) -> dict[str, list[Any]]:
@@ -195,16 +199,16 @@ class _Torch(Stepper):
         super().__init__(twin, kind, recipe)
         self._average = [v.value.detach().clone() for v in self.model.trainable_variables]
 
-    def update(self, x: Array, y: Array, w: Array, states: list[Array], mask: Array | None) -> tuple[Any, list[Array]]:
+    def update(self, one: Batch, states: list[Array]) -> tuple[Any, list[Array]]:
         import torch
 
         ops, model = keras().ops, self.model
-        inputs = [ops.convert_to_tensor(v) for v in self.inputs(x, states, mask)]
+        inputs = [ops.convert_to_tensor(v) for v in self.inputs(one.x, states, one.there)]
         model.zero_grad()
         outputs = model(inputs, training=True)
         z, *finals = outputs if isinstance(outputs, list | tuple) else [outputs]
-        weights = ops.convert_to_tensor(w)
-        loss = ops.sum(losses(self.kind, ops.convert_to_tensor(y), z) * weights) / max(float(w.sum()), 1e-12)
+        weights = ops.convert_to_tensor(one.w * one.c)
+        loss = ops.sum(losses(self.kind, ops.convert_to_tensor(one.y), z) * weights) / max(float(one.w.sum()), 1e-12)
         (loss + sum(model.losses)).backward()
         ours = model.trainable_variables
         with torch.no_grad():
@@ -213,14 +217,15 @@ class _Torch(Stepper):
             self._average = mixed(self._average, [v.value for v in ours], share)
         return loss.detach(), [ops.convert_to_numpy(f) for f in finals]
 
-    def answers(self, x: Array, states: list[Array], mask: Array | None) -> tuple[Array, list[Array]]:
+    def answers(self, x: Array, states: list[Array], mask: Array, group: str = "average") -> tuple[Array, list[Array]]:
         import torch
 
         ops = keras().ops
         inputs = [ops.convert_to_tensor(v) for v in self.inputs(x, states, mask)]
+        weights = self._average if group == "average" else [v.value for v in self.model.trainable_variables]
         other = [v.value for v in self.model.non_trainable_variables]
         with torch.no_grad():
-            outputs, _ = self.model.stateless_call(self._average, other, inputs, training=False)
+            outputs, _ = self.model.stateless_call(weights, other, inputs, training=False)
         z, *finals = outputs if isinstance(outputs, list | tuple) else [outputs]
         return ops.convert_to_numpy(z), [ops.convert_to_numpy(f) for f in finals]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -17,7 +18,7 @@ import numpy as np
 from stepstream.errors import InputError
 from stepstream.formats.bundle import target
 from stepstream.formats.files import path_of, replace_file
-from stepstream.learn.batches import class_weights, rows
+from stepstream.learn.batches import rows
 from stepstream.learn.data import Sequences, by_class, extent, labelled, split
 from stepstream.learn.distribution import drift_reference
 from stepstream.learn.framework import keras
@@ -100,20 +101,20 @@ def train(
     tell(leaks(part, held))  # first: nobody wants to wait for a model that is worth nothing
     scale = scaling(part)
     tell(silent(part, scale.constant))
-    weights = class_weights(part, recipe)
     learner = Learner.of(part, recipe, network)
     history = learner.fit(
-        seen := rows(part, recipe, scale, weights),
+        seen := rows(part, recipe, scale),
         recipe,
-        None if held is None else rows(held, recipe, scale, loss="mean"),
+        None if held is None else rows(held, recipe, scale, validation=True),
         by_position(part, recipe),
         progress,
         None if folder is None else Path(folder),
         identity(part, held, learner) if folder is not None else "",
     )
     whole = scaled(learner.core, scale.mean, scale.std)
-    ages = (1, None if recipe.carries else seen.longest)
-    model = load(whole, training_length=ages[1], features=part.features if part.named else None, classes=part.classes)
+    ages = (1, None if recipe.state_passing else seen.longest)
+    length = None if recipe.carries else seen.longest
+    model = load(whole, training_length=length, features=part.features if part.named else None, classes=part.classes)
     tell(look_ahead(model))
     report = _report(part, held, recipe, learner.kind, scale, history)
     report |= {
@@ -181,12 +182,15 @@ def by_position(data: Sequences, recipe: Recipe) -> bool:
 
 
 def identity(part: Sequences, held: Sequences | None, learner: Learner) -> str:
-    """SHA-256 of the data and the untrained weights, on this back end."""
+    """SHA-256 of the data, the network's layers and its first weights, on this back end."""
     digest = hashlib.sha256(repr((keras().backend.backend(), part.classes, part.features)).encode())
     for data in (part, held):
         for x, y, stream in zip(data.x, data.y, data.streams, strict=True) if data is not None else ():
             digest.update(repr((x.shape, y.shape, stream)).encode() + x.tobytes() + y.tobytes())
         digest.update(b"|")
+    for layer in learner.core.layers:
+        settings = {k: v for k, v in layer.get_config().items() if k != "name"}
+        digest.update(json.dumps([type(layer).__name__, settings], sort_keys=True, default=str).encode())
     for name, value in learner.initial.items():
         if name.startswith("trainable"):
             digest.update(repr(value.shape).encode() + value.tobytes())

@@ -50,12 +50,14 @@ def twin(core: Any, carries: bool, masked: bool) -> Twin:
     def copy(layer: Any) -> Any:
         if layer in recurrent:
             copies[layer] = type(layer).from_config({**layer.get_config(), "return_state": True})
-        elif layer is end and (config := _linear(layer)) is not None:
-            copies[layer] = type(layer).from_config(config)
+        elif layer is end and (made := _linear(layer)) is not None:
+            copies[layer] = made
         return copies.get(layer, layer)
 
     def call(layer: Any, *args: Any, **options: Any) -> Any:
         if layer is copies.get(end, end):
+            if isinstance(layer, layers.Activation):
+                options.pop("mask", None)  # that a Softmax in its place would have taken
             answers.append(layer(*args, **options))
             # the clone that comes of this is thrown away: Keras would refuse one with inputs that it does not know of
             return layers.Identity()(x)
@@ -84,15 +86,14 @@ def twin(core: Any, carries: bool, masked: bool) -> Twin:
     return Twin(model, tuple(s.shape[-1] for s in starts), masked, tuple(copies.items()))
 
 
-def _linear(layer: Any) -> dict[str, Any] | None:
-    """The configuration of a last layer without its sigmoid or softmax; None where it has none."""
-    config = layer.get_config()
-    if hasattr(layer, "layer"):  # within TimeDistributed
+def _linear(layer: Any) -> Any:
+    """A last layer without its sigmoid or softmax; None where it has none."""
+    layers, activations = keras().layers, keras().activations
+    if isinstance(layer, layers.TimeDistributed):
         inner = _linear(layer.layer)
-        if inner is None:
-            return None
-        config["layer"]["config"] = inner
-        return config
-    if getattr(layer, "activation", None) not in (keras().activations.sigmoid, keras().activations.softmax):
+        return None if inner is None else layers.TimeDistributed(inner, name=layer.name)
+    if isinstance(layer, layers.Softmax):
+        return layers.Activation("linear", name=layer.name)
+    if getattr(layer, "activation", None) not in (activations.sigmoid, activations.softmax):
         return None
-    return {**config, "activation": "linear"}
+    return type(layer).from_config({**layer.get_config(), "activation": "linear"})

@@ -133,7 +133,7 @@ class Stream:
         if length is not None:
             self._says_restart = True
             return Tumbling(length)
-        if self.model.trained_ages is not None and self.model.trained_ages[1] is None:
+        if self.model.trained_ages is not None:
             return Carry()  # what training has shown it
         warnings.warn(
             "the model does not say how many samples it was trained on, so its state is carried on without end, "
