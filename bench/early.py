@@ -144,22 +144,23 @@ def teaser(name: str, seed: int) -> Row:
 
 
 def summed(rows: list[Row]) -> Row:
-    """Mean and standard error of numbers, counts of words."""
+    """Mean of numbers, and its standard error where there are several; counts of words."""
     out: Row = {}
     for name in rows[0]:
         values = [row[name] for row in rows]
         if isinstance(values[0], str):
             out[name] = {word: values.count(word) for word in dict.fromkeys(values)}
         else:
-            error = float(np.std(values, ddof=1) / len(values) ** 0.5) if len(values) > 1 else 0.0
-            out[name] = {"mean": float(np.mean(values)), "error": error}
+            out[name] = {"mean": float(np.mean(values))}
+            if len(values) > 1:
+                out[name]["error"] = float(np.std(values, ddof=1) / len(values) ** 0.5)
     return out
 
 
 def shown(found: Row) -> str:
     if "mean" not in found:
         return ", ".join(f"{word} x {count}" for word, count in found.items())
-    return f"{found['mean']:.3f} +- {found['error']:.3f}"
+    return f"{found['mean']:.3f}" + (f" +- {found['error']:.3f}" if "error" in found else "")
 
 
 def main() -> None:

@@ -5,8 +5,9 @@ Needs: pip install 'stepstream[train]' scikit-learn
 FOLDER holds datatraining.txt, datatest.txt and datatest2.txt of the occupancy detection data (Candanedo and Feldheim
 2016, UCI Machine Learning Repository): temperature, humidity, light, CO2 and humidity ratio, minute by minute, and
 whether somebody was there. A network that was trained on windows of an hour from a zero state, and one whose state was
-carried on in training; each carried, cut and sliding; beside a logistic regression on each sample alone. By age, in
-Markdown. What to train was chosen on the training recording alone: the last day of it is held out to stop by.
+carried on in training; each carried, cut and sliding; beside a logistic regression on each sample alone, of the same
+days. By age, in Markdown. What to train was chosen on the training recording alone: the last day of it is held out to
+stop by.
 """
 
 from __future__ import annotations
@@ -63,8 +64,9 @@ def row(name: str, p: Array, y: Array) -> None:
 def main(folder: Path) -> None:
     x, y = recording(folder / "datatraining.txt")
     data = days(x, y)
-    last, rest = len(data) - 1, range(len(data) - 1)
-    models = {name: train(data.some(rest), r, validation=data.some([last])).model for name, r in RECIPES.items()}
+    rest, last = data.some(range(len(data) - 1)), data.some([len(data) - 1])
+    models = {name: train(rest, r, validation=last).model for name, r in RECIPES.items()}
+    x, y = np.concatenate(rest.x), np.concatenate(rest.y)
     scaler = StandardScaler().fit(x)
     alone = LogisticRegression(max_iter=1000).fit(scaler.transform(x), y)
     titles = ["accuracy", "balanced", "log loss", *(f"age {a} on" for a in AGES[:-1])]

@@ -5,8 +5,8 @@ import pytest
 
 from learn.walks import labelled, passing, walks
 from stepstream import InputError
-from stepstream.learn.alone import complete
 from stepstream.learn.calibration import calibrate
+from stepstream.learn.completion import complete
 from stepstream.learn.cross_validation import sweep
 from stepstream.learn.data import folds, sequences, split
 from stepstream.learn.evaluation import evaluate

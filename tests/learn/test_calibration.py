@@ -1,6 +1,7 @@
 """Calibration of whole models: what it finds, what it leaves alone, and what the model then says."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from stepstream.learn.answers import probabilities, raw_logits
 from stepstream.learn.calibration import BY_STEP, IDENTITY, ISOTONIC, METHODS, TEMPERATURE, calibrate
 from stepstream.learn.data import sequences
 from stepstream.learn.distribution import drift_reference
+from stepstream.learn.evaluation import evaluate
 from stepstream.learn.trigger import fit_trigger
 from stepstream.learn.unseen import described, out_of_fold
 
@@ -153,9 +155,39 @@ def test_a_models_own_training_data_are_recognised(overconfident, new, tmp_path)
     assert not calibrate(model, overconfident, logits=raw_logits(model, overconfident)).warnings
 
 
+def parts_of(data, patience=None):
+    """A training and a validation part, and a model that says that it was trained on them."""
+    part, held = data.some(range(200)), data.some(range(200, 300))
+    report = {"data": described(part), "scaling": {"mean": described(part)["mean"]}, "validation": described(held)}
+    model = passing().with_graph(passing().graph, {"training": {**report, "recipe": {"patience": patience}}})
+    return part, held, model
+
+
+def test_the_file_that_a_training_held_a_part_of_out_is_recognised(overconfident, new):
+    part, held, model = parts_of(overconfident)
+    for data in (part, overconfident):
+        assert "trained on these very data" in calibrate(model, data).warnings[0]
+        (finding,) = [f for f in evaluate(model, data).findings if f.name == "known-data"]
+        assert "trained on these very data" in finding.words
+    for data in (held, new):
+        assert not [w for w in calibrate(model, data).warnings if "these very data" in w]
+        assert not [f for f in evaluate(model, data).findings if f.name == "known-data"]
+    stopped = parts_of(overconfident, patience=3)[2]
+    assert "by which the model's training was stopped" in calibrate(stopped, held).warnings[0]
+    assert "by which the model's training was stopped" in str(evaluate(stopped, held).findings)
+
+
+def test_held_out_data_that_were_not_held_out_are_told(overconfident, new):
+    part, held, model = parts_of(overconfident)
+    assert "that the calibration was fitted on" in calibrate(passing(), new, held_out=new).warnings[-1]
+    assert "held-out data: the model was trained on" in calibrate(model, new, held_out=part).warnings[-1]
+    assert not calibrate(model, new, held_out=held).warnings
+
+
 @pytest.mark.parametrize(
     "report",
     [5, "text", [1], {"data": 5}, {"data": {}, "scaling": [1]}, {"scaling": {"mean": 5}}, {"data": {}, "scaling": None}]
+    + [{"data": {"sequences": "a"}, "validation": {"mean": [0.0]}, "scaling": {"mean": [0.0]}}, {"validation": 7}]
     + [{"data": {}, "scaling": {"mean": mean}} for mean in ("text", ["a"], [None], [10**400], [[0.0]], {"a": 1})],
 )
 def test_a_training_report_of_another_form_is_none(overconfident, report):
@@ -269,7 +301,9 @@ def test_one_stream_cannot_be_validated():
     assert found.method == IDENTITY
     assert "one stream" in found.warnings[-1]
     assert "cross_validated" not in found.report
-    assert calibrate(model, data, method=TEMPERATURE).method == TEMPERATURE
+    trusted = calibrate(model, data, method=TEMPERATURE)
+    assert trusted.method == TEMPERATURE
+    assert [t["method"] for t in trusted.report["tried"]] == [IDENTITY]  # nobody knows what another is worth
 
 
 def test_little_data_is_said():
@@ -297,6 +331,22 @@ def test_calibrating_by_models_that_have_not_seen_a_sequence(overconfident):
     np.testing.assert_allclose(outside.probabilities[0], probabilities(passing(), overconfident)[0], atol=1e-6)
 
 
+def test_answers_out_of_fold_are_in_the_order_of_the_data_whatever_that_of_the_models(overconfident):
+    flip = replace(overconfident, x=tuple(-x for x in overconfident.x))
+    outside = out_of_fold(lambda part: stepstream.Model(passing(2).reading, classes=("up", "down")), flip, k=2)
+    for found, expected in zip(outside.logits, raw_logits(passing(2), overconfident), strict=True):
+        np.testing.assert_array_equal(found[:, 1] - found[:, 0], expected[:, 1] - expected[:, 0])
+
+
+def test_logits_in_an_order_that_nobody_knows_are_refused(overconfident):
+    model = stepstream.Model(passing(2).reading, classes=("up", "down"))
+    logits = raw_logits(passing(2), overconfident)
+    with pytest.raises(InputError, match=r"the model's order, up,down, .* got down,up; name the classes so"):
+        calibrate(model, overconfident, logits=logits)
+    fits = replace(overconfident, classes=("up", "down"))
+    assert calibrate(model, fits, logits=logits).report["out_of_fold_logits"]
+
+
 def test_cross_validated_probabilities_are_close_to_the_final_ones(overconfident):
     found = calibrate(passing(), overconfident)
     final = probabilities(found.model, overconfident)
@@ -314,6 +364,10 @@ def test_cross_validated_probabilities_are_close_to_the_final_ones(overconfident
             "windowing: expected carry",
         ),
         (lambda d: calibrate(passing(3), d), "expected 3 classes"),
+        (
+            lambda d: out_of_fold(lambda _: passing(), sequences([[[0.5], [1]]] * 2, [0.5, 2])),
+            "expected data with classes",
+        ),
         (
             lambda d: calibrate(model_of(dense(1, 1, "linear"), features=1), d),
             "expected a model that ends with a sigmoid",

@@ -92,6 +92,37 @@ def test_labels_per_sample_by_age(adding):
     assert evaluate(adding, last_four(m=4)).runs[0].total.low is None
 
 
+def copied(data, times):
+    """Each sequence several times, as windows of one stream that are nearly alike."""
+    return sequences(
+        np.repeat(np.stack(data.x), times, axis=0),
+        np.repeat(np.stack(data.y), times, axis=0),
+        streams=np.repeat(data.streams, times),
+    )
+
+
+@pytest.mark.parametrize("per_sample", [False, True])
+def test_many_sequences_of_few_streams_are_no_more_certain_than_the_streams(adding, per_sample):
+    data = last_four(m=12, time=12) if per_sample else whole(12)
+    once, often = (evaluate(make_adding(sharpness=0.2), of, ["carry"]) for of in (data, copied(data, 50)))
+    for one, more in zip(once.runs[0].seen, often.runs[0].seen, strict=True):
+        assert more.figures["accuracy"] == pytest.approx(one.figures["accuracy"])
+        assert more.high - more.low > 0.7 * (one.high - one.low)
+    if not per_sample:
+        assert "600 sequences of 12 streams" in next(f.words for f in often.findings if f.name == "few")
+        assert "one stream more or less moves accuracy by 0.083" in str(often.findings)
+    assert evaluate(adding, copied(data.some(range(4)), 50)).runs[0].total.low is None
+
+
+def test_a_gap_or_a_loss_in_few_streams_is_chance_however_many_sequences_they_have(adding):
+    """Of 5 streams one is wrong beyond the training length, and in 100 copies, too."""
+    x = np.ones((5, 8, 1))
+    x[0, 4:] = -3
+    data = sequences(x, [1] * 5, classes=["0", "1"])
+    for of in (data, copied(data, 100)):
+        assert not {"carry-beyond-training", "miscalibrated"} & set(names(evaluate(adding, of)))
+
+
 def test_carry_beyond_training_is_said_in_words(adding):
     found = evaluate(adding, last_four())
     assert names(found) == ["carry-beyond-training", "tumbling-forgets"]

@@ -15,7 +15,7 @@ def pooled(y, log_odds):
     return temperature.points(two(log_odds), [np.int64(v) for v in y], ages)
 
 
-@pytest.mark.parametrize("basis", [temperature.two_parameters, temperature.by_step])
+@pytest.mark.parametrize("basis", [temperature.two_parameters, temperature.knots])
 def test_known_temperatures_are_found(basis):
     y, z = walks(2000, TIME)
     found = np.exp(temperature.fit(pooled(y, z * TRUE), *basis(TIME)))
@@ -23,10 +23,10 @@ def test_known_temperatures_are_found(basis):
 
 
 def test_long_sequences_have_temperatures_between_knots():
-    basis, _ = temperature.by_step(500)
+    basis, _ = temperature.knots(500)
     assert basis.shape[1] <= temperature.KNOTS
     assert basis.sum(axis=1) == pytest.approx(1)
-    np.testing.assert_array_equal(temperature.by_step(7)[0], np.eye(7))
+    np.testing.assert_array_equal(temperature.knots(7)[0], np.eye(7))
 
 
 def test_a_handful_of_right_sequences_does_not_lead_to_certainty():
@@ -37,7 +37,7 @@ def test_a_handful_of_right_sequences_does_not_lead_to_certainty():
 
 def test_a_handful_of_wrong_and_sure_sequences_is_survived():
     z = np.full((3, 5), 1e4)
-    for basis in (temperature.two_parameters(5), temperature.by_step(5)):
+    for basis in (temperature.two_parameters(5), temperature.knots(5)):
         found = temperature.fit(pooled([0, 1, 0], z), *basis)
         assert np.isfinite(found).all()
         assert (found > 2).all()

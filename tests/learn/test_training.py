@@ -22,6 +22,7 @@ from stepstream.learn.evaluation import evaluate
 from stepstream.learn.learner import Learner
 from stepstream.learn.recipe import Recipe
 from stepstream.learn.training import train
+from stepstream.learn.unseen import seen_by
 from stepstream.testing import samples
 
 SMALL = Recipe(units=(6,), epochs=3, batch=8, rate=0.01)
@@ -83,6 +84,17 @@ def test_the_training_data_are_described_as_they_were_cut(cut, windowing):
     drift = train(steps(), replace(SMALL, epochs=1, **cut)).model.reports["drift"]
     assert drift["windowing"] == windowing
     assert set(drift["probability"]["by_step"]) == {"1", "2", "3"} | ({"5", "7"} if windowing == "carry" else set())
+
+
+@pytest.mark.parametrize("windowing", ["auto", "carry", "sliding(8)"])
+def test_an_engine_watches_the_probabilities_of_a_freshly_trained_model(training, windowing):
+    engine = stepstream.Engine(training.model, windowing, watch=1)
+    assert engine.stats()["drift"]["note"] is None
+
+
+def test_the_whole_of_the_data_is_known_to_a_model_that_was_trained_on_most_of_it(training):
+    for data, known in ((training.part, True), (steps(), True), (steps(seed=2), False)):
+        assert (seen_by(training.model, data) is not None) is known
 
 
 def test_it_learns(training):

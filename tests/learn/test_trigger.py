@@ -142,6 +142,33 @@ def test_a_model_that_ends_after_its_training_length_counts_the_delay_over_that(
     assert (trigger.n, len(trigger.rule)) == (24, 24)
 
 
+def test_a_trigger_that_has_to_be_served_under_carry_says_so(data):
+    beyond = fit_trigger(passing(training_length=5), data)
+    (warning,) = beyond.warnings
+    assert "up to 12 samples" in warning
+    assert 'Engine(model, "carry")' in warning
+    assert "run --windowing carry" in warning
+    assert not fit_trigger(passing(training_length=TIME), data).warnings
+
+
+def test_errors_are_those_of_streams_however_often_a_stream_occurs(data):
+    """Twenty copies of a stream say no more than one of them."""
+    some = data.some(range(60))
+    copies = sequences(
+        np.repeat(np.stack(some.x), 20, axis=0),
+        np.repeat(np.array(some.y), 20),
+        streams=np.repeat(some.streams, 20),
+        classes=some.classes,
+    )
+    once, often = (fit_trigger(passing(), of, family="threshold", k=1) for of in (some, copies))
+    assert often.score(copies).cost_error == pytest.approx(often.score(some).cost_error)
+    assert often.report["beside"]["at_the_end"]["cost_error"] == pytest.approx(
+        once.report["beside"]["at_the_end"]["cost_error"]
+    )
+    assert often.report["cross_validated"]["cost_error"] > 0.5 * once.report["cross_validated"]["cost_error"]
+    assert often.report["tried"][0]["cost_error"] == often.report["cross_validated"]["cost_error"]
+
+
 def test_little_data_is_said():
     y, z = walks(20, TIME)
     trigger = fit_trigger(passing(), labelled(y, z))

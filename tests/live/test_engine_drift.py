@@ -170,9 +170,14 @@ def test_chance_alone_is_no_drift():
         ("tumbling(4)", "tumbling(5)", False),
         ("tumbling(4)", "carry", False),
         ("sliding(4, by=states)", "sliding(4, by=recompute)", True),
+        ("carry", "tumbling(12)", True),  # no sequence has more than 12 samples: the answers are the same
+        ("carry", "sliding(15)", True),
+        ("tumbling(12)", "carry", True),
+        ("tumbling(12)", "tumbling(11)", False),
+        ("sliding(13)", "tumbling(12)", True),
     ],
 )
-def test_probabilities_are_compared_under_the_same_windowing_alone(made, served, compared):
+def test_probabilities_are_compared_where_streams_are_cut_as_in_the_reference(made, served, compared):
     engine = Engine(MODEL, served, watch=1, reference=drift_reference(MODEL, sequences(400), made))
     data = sequences(1000, seed=2)
     for t in range(12):
@@ -242,6 +247,9 @@ GOOD = drift_reference(MODEL, sequences(3))
         ("windowing", 5),
         ("windowing", None),
         ("windowing", "never"),
+        ("longest", 0),
+        ("longest", "12"),
+        ("longest", float("inf")),
         ("inputs", [1]),
         ("inputs.mean", 5),
         ("inputs.mean", [0.0, 1.0, "2"]),

@@ -31,7 +31,7 @@ from stepstream.cli.options import JsonOption
 from stepstream.errors import InputError
 from stepstream.formats.files import regular_file
 from stepstream.learn import framework
-from stepstream.learn.alone import FOLDS, complete, fitting
+from stepstream.learn.completion import FOLDS, complete, fitting
 from stepstream.learn.cross_validation import NOISES, STARTS, sweep
 from stepstream.learn.decision_rules import Cost
 from stepstream.learn.guards import leaks
@@ -60,7 +60,10 @@ def train(
     recipe: Annotated[Path | None, typer.Option(help="JSON file of settings; the options below go over it.")] = None,
     network: Annotated[
         Path | None,
-        typer.Option(help="Keras model, .keras or .h5, over scaled samples; its weights are the first ones."),
+        typer.Option(
+            help="Keras model, .keras or .h5, over scaled samples; its weights are the first ones of the model, but "
+            "those trained on parts of the data, by --sweep, --calibrate and --decide, begin with new weights."
+        ),
     ] = None,
     cell: Annotated[str | None, typer.Option(help=f"lstm, gru or rnn. \\[default: {DEFAULT.cell}]")] = None,
     units: Annotated[

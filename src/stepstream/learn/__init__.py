@@ -5,9 +5,9 @@ from stepstream import learn
 training = learn.train(learn.read("data.csv", label="y"))
 """
 
-from stepstream.learn.alone import Completed, complete
 from stepstream.learn.answers import probabilities
 from stepstream.learn.calibration import Calibration, calibrate
+from stepstream.learn.completion import Completed, complete
 from stepstream.learn.cross_validation import Sweep, Tried, cross_validate, sweep
 from stepstream.learn.data import Sequences, folds, sequences, split
 from stepstream.learn.decision_rules import Cost, Score, decisions

@@ -87,11 +87,22 @@ def matched(model: Model, data: Sequences) -> Sequences:
     named = _order(model.classes, data.classes, max(2, outputs))
     if named == data.classes:
         return data
-    if set(data.classes) <= set(named):
-        places = np.array([named.index(c) for c in data.classes], np.int64)
-    else:
-        places = np.array([int(c) for c in data.classes], np.int64)
+    places = _places(named, data.classes)
     return replace(data, y=tuple(np.asarray(places[y]) for y in data.y), classes=named)
+
+
+def class_columns(model: Model, data: Sequences) -> Array:
+    """Which column of the model's answers is that of each of the data's classes, int64 (classes,); as `matched`."""
+    assert data.classes is not None
+    classes = matched(model, data).classes
+    assert classes is not None
+    return _places(classes, data.classes)
+
+
+def _places(named: tuple[str, ...], classes: tuple[str, ...]) -> Array:
+    """Where classes of data stand among those of a model, as `_order` has found these."""
+    by_name = set(classes) <= set(named)
+    return np.array([named.index(c) if by_name else int(c) for c in classes], np.int64)
 
 
 def named(model: Model, data: Sequences) -> Model:

@@ -16,7 +16,7 @@ from stepstream.learn.metrics import Figures, changes_of_mind, grouped_error, in
 from stepstream.live.ages import LADDER
 
 ALL = 30  # up to here every number of samples has a row; beyond, those of the ladder at which engines judge
-CLUSTERS = 5  # sequences, from which their spread says anything
+CLUSTERS = 5  # streams, from which their spread says anything
 NORMAL = 1.96  # standard errors, of a 95 % interval
 FRACTIONS = tuple(i / 20 for i in range(1, 21))
 
@@ -26,9 +26,9 @@ FRACTIONS = tuple(i / 20 for i in range(1, 21))
 class Row:
     """Figures over `count` answers, those after `first` to `last` samples.
 
-    share: of the sequence that was seen, in a row by fraction. low, high: the 95 % interval of accuracy. Samples of one
-    sequence are not independent, so that with labels per sample it comes from the differences between sequences, and
-    there is none below five of them.
+    share: of the sequence that was seen, in a row by fraction. low, high: the 95 % interval of accuracy. Answers on one
+    stream are not independent, so that where it has several, as with labels per sample, the interval comes from the
+    differences between streams, and there is none below five of them.
     """
 
     first: int
@@ -77,32 +77,38 @@ def figures(data: Sequences, y: Sequence[Array], p: Sequence[Array]) -> Figures:
     return measure_numbers(truth, answer[:, 0]) if data.classes is None else measure(truth, answer)
 
 
+Chosen = Sequence[tuple[str, Array, Array, float]]  # stream, labels, answers (n, classes), changes of mind so far
+
+
 def row(
     data: Sequences,
-    chosen: Sequence[tuple[Array, Array, float]],
+    chosen: Chosen,
     first: int,
     last: int,
     share: float | None = None,
 ) -> Row:
-    """chosen: labels, answers (n, classes) and changes of mind so far, of each sequence."""
-    found = figures(data, [y for y, _, _ in chosen], [p for _, p, _ in chosen])
-    count = sum(len(p) for _, p, _ in chosen)
+    """Over these answers of each sequence."""
+    found = figures(data, [y for _, y, _, _ in chosen], [p for _, _, p, _ in chosen])
+    count = sum(len(p) for _, _, p, _ in chosen)
     low = high = None
     if data.classes is not None:
-        found["changes"] = float(np.mean([changes for _, _, changes in chosen]))
+        found["changes"] = float(np.mean([changes for _, _, _, changes in chosen]))
         accuracy = found["accuracy"]
         if accuracy is not None:
-            low, high = _interval(chosen, accuracy) if data.per_sample else interval(accuracy, count)
+            alone = not data.per_sample and len({stream for stream, _, _, _ in chosen}) == len(chosen)
+            low, high = interval(accuracy, count) if alone else _by_stream(chosen, accuracy)
     return Row(first, last, count, found, share, low, high)
 
 
-def _interval(chosen: Sequence[tuple[Array, Array, float]], accuracy: float) -> tuple[float | None, float | None]:
-    """By the spread between sequences, each with the weight of its samples."""
-    sizes = np.array([len(p) for _, p, _ in chosen])
-    if (sizes > 0).sum() < CLUSTERS:
+def _by_stream(chosen: Chosen, accuracy: float) -> tuple[float | None, float | None]:
+    """By the spread between streams, each with the weight of its answers."""
+    streams, place = np.unique([stream for stream, _, p, _ in chosen if len(p)], return_inverse=True)
+    if len(streams) < CLUSTERS:
         return None, None
-    right = np.array([(p.argmax(axis=1) == y).sum() for y, p, _ in chosen])
-    error = grouped_error((right - sizes * accuracy)[sizes > 0], int(sizes.sum()))
+    off = [(p.argmax(axis=1) == y).sum() - len(p) * accuracy for _, y, p, _ in chosen if len(p)]
+    error = grouped_error(np.bincount(place, off), sum(len(p) for _, _, p, _ in chosen))
+    if not error:  # all alike, which so many streams may be by chance
+        return interval(accuracy, len(streams))
     return max(0.0, accuracy - NORMAL * error), min(1.0, accuracy + NORMAL * error)
 
 
@@ -115,8 +121,8 @@ def by_seen(data: Sequences, p: Sequence[Array], at: Sequence[int]) -> tuple[Row
     for s in at:
         first = before if data.per_sample else s - 1
         chosen = [
-            (y[first:s] if data.per_sample else y, answers[first:s], float(c[min(s, len(c)) - 1]))
-            for y, answers, c in zip(data.y, p, changes, strict=True)
+            (stream, y[first:s] if data.per_sample else y, answers[first:s], float(c[min(s, len(c)) - 1]))
+            for stream, y, answers, c in zip(data.streams, data.y, p, changes, strict=True)
             if len(answers) > first
         ]
         if chosen:
@@ -130,7 +136,8 @@ def by_fraction(data: Sequences, p: Sequence[Array]) -> tuple[Row, ...]:
     changes, rows = _changes(data, p), []
     for share in FRACTIONS:
         at = np.ceil(data.lengths * share - 1e-9).astype(int) - 1
-        chosen = [(y, a[i : i + 1], float(c[i])) for y, a, c, i in zip(data.y, p, changes, at, strict=True)]
+        each = zip(data.streams, data.y, p, changes, at, strict=True)
+        chosen = [(stream, y, a[i : i + 1], float(c[i])) for stream, y, a, c, i in each]
         rows.append(row(data, chosen, int(at.min()) + 1, int(at.max()) + 1, share))
     return tuple(rows)
 
@@ -140,10 +147,10 @@ def by_age(data: Sequences, p: Sequence[Array], n: int) -> tuple[Row, ...]:
     at, before, rows = points(n), 0, []
     for age in at:
         chosen = []
-        for y, answers in zip(data.y, p, strict=True):
+        for stream, y, answers in zip(data.streams, data.y, p, strict=True):
             place = np.arange(len(y)) % n
             inside = (before <= place) & (place < age)
-            chosen.append((y[inside], answers[inside], 0.0))
+            chosen.append((stream, y[inside], answers[inside], 0.0))
         found = row(data, chosen, before + 1, age)
         found.figures.pop("changes", None)  # has no meaning across windows
         if found.count:
@@ -154,11 +161,11 @@ def by_age(data: Sequences, p: Sequence[Array], n: int) -> tuple[Row, ...]:
 
 def total(data: Sequences, p: Sequence[Array]) -> Row:
     """All samples; of labels per sequence the last of each."""
-    changes = _changes(data, p)
+    each = zip(data.streams, data.y, p, _changes(data, p), strict=True)
     if data.per_sample:
-        chosen = [(y, a, float(c[-1])) for y, a, c in zip(data.y, p, changes, strict=True)]
+        chosen = [(stream, y, a, float(c[-1])) for stream, y, a, c in each]
         return row(data, chosen, 1, int(data.lengths.max()))
-    chosen = [(y, a[-1:], float(c[-1])) for y, a, c in zip(data.y, p, changes, strict=True)]
+    chosen = [(stream, y, a[-1:], float(c[-1])) for stream, y, a, c in each]
     return row(data, chosen, int(data.lengths.min()), int(data.lengths.max()), 1.0)
 
 

@@ -13,17 +13,16 @@ from stepstream.classes import as_logits, brier_scores, log_losses
 from stepstream.errors import InputError
 from stepstream.graph import attach
 from stepstream.graph.ir import Array
-from stepstream.learn import isotonic, temperature
-from stepstream.learn.answers import matched, named, raw_logits
+from stepstream.learn import distribution, isotonic, temperature, unseen
+from stepstream.learn.answers import class_columns, matched, named, raw_logits
 from stepstream.learn.data import Sequences
-from stepstream.learn.distribution import renewed
 from stepstream.learn.kinds import about, of_kind, of_sequences
 from stepstream.learn.metrics import calibration_error, or_none, standard_error
 from stepstream.learn.remarks import class_order
 from stepstream.learn.temperature import Points
-from stepstream.learn.unseen import SEEN, described, fold_indices, trained_on
+from stepstream.learn.unseen import described, fold_indices
 from stepstream.learn.words import counted
-from stepstream.live.windowing import Session, Sliding, Tumbling, Windowing
+from stepstream.live.windowing import Session, Sliding, Windowing
 from stepstream.model import Model
 from stepstream.ops.activation import softmax
 
@@ -93,7 +92,8 @@ def calibrate(
 
     data: labelled sequences that the model was **not** trained on: on its own training data it is surer of itself, and
     more often right, than anywhere else. Where there are no others, let `out_of_fold` train models on parts of the
-    training data, and give `logits=` the answers of those that had not seen each sequence: (time_i, outputs) each.
+    training data, and give `logits=` the answers of those that had not seen each sequence: (time_i, outputs) each, the
+    columns in the order of the data's classes, which then has to be the model's.
     method: "auto", or one of `METHODS` by name. "auto" goes from the plainest on, and takes a further one only where
     its cross-validated log loss (by stream) is lower by more than the standard error of the difference, or twice that
     with fewer than 100 streams, of which it is a guess itself: "identity"
@@ -126,12 +126,14 @@ def calibrate(
     cut = model.stream(windowing).windowing  # refuses what does not fit the model, and says what "auto" is
     given = logits if logits is None else of_sequences("logits", logits, data.keys)
     raw = raw_logits(model, data, cut) if given is None else tuple(map(as_logits, given))
+    if given is not None:
+        _same_order(model, data, classes)
     data = matched(model, data)
     ages = _ages(data, cut)
     _check(raw, data, classes)
     n = model.training_length or max(int(age.max()) for age in ages)
     every = temperature.points(raw, data.y, ages)
-    warnings = [SEEN] if logits is None and trained_on(model, data) else []
+    warnings = unseen.warnings(model, data) if logits is None else []
     warnings += map(str, class_order(model, data, raw))
     warnings += _warnings(data)
     parts = list(fold_indices(data, folds, seed)) if len(set(data.streams)) > 1 else []
@@ -140,8 +142,8 @@ def calibrate(
             "all data belong to one stream, so that no calibration can be validated"
             + ("; the model is left as it is" if method == "auto" else f"; {method} is taken on trust")
         )
-    tried = _tried(method, len(set(data.streams))) if parts else [IDENTITY if method == "auto" else method]
-    crossed = {name: _crossed(name, every, n, parts, len(data)) for name in dict.fromkeys([IDENTITY, *tried])}
+    tried = _tried(method, len(set(data.streams))) if parts else [IDENTITY]
+    crossed = {name: _crossed(name, every, n, parts) for name in dict.fromkeys([IDENTITY, *tried])}
     losses = {name: _losses(every, p, len(data)) for name, p in crossed.items()}
     chosen = _choose(tried, losses, data) if method == "auto" else method
     correction = FITS[chosen](every, n)
@@ -161,6 +163,7 @@ def calibrate(
     if held_out is not None:
         with about("held_out (--held-out)"):
             report["held_out"] = _on_held_out(model, held_out, correction, n, cut)
+            warnings += _known(model, data, matched(model, held_out))
     before = attach.without_trigger(model.graph)
     graph = attach.uncalibrated(before)
     if chosen != IDENTITY:
@@ -173,7 +176,7 @@ def calibrate(
         warnings += [TAKEN_OFF] if model.decides else []
         reports.pop("trigger", None)
         if isinstance(known := reports.get("drift"), Mapping) and "inputs" in known:
-            reports["drift"] = renewed(known, final, _watched(data, ages, cut), classes, cut)
+            reports["drift"] = distribution.renewed(known, final, data.lengths.tolist(), classes, cut)
     report["warnings"] = warnings
     calibrated = named(model, data).with_graph(graph, {**reports, "calibration": report})
     ends = np.cumsum(data.lengths)[:-1]
@@ -189,7 +192,7 @@ def _temperature(data: Points, n: int) -> Correction:
 
 
 def _by_step(data: Points, n: int) -> Correction:
-    return Correction(np.exp(-temperature.fit(data, *temperature.by_step(n))).astype(np.float32))
+    return Correction(np.exp(-temperature.fit(data, *temperature.knots(n))).astype(np.float32))
 
 
 def _isotonic(data: Points, n: int) -> Correction:
@@ -205,9 +208,9 @@ def _tried(method: str, streams: int) -> list[str]:
     return [m for m in METHODS if streams >= LEAST.get(m, 0)] if method == "auto" else [method]
 
 
-def _crossed(name: str, data: Points, n: int, parts: list[tuple[Array, Array]], m: int) -> Array:
+def _crossed(name: str, data: Points, n: int, parts: list[tuple[Array, Array]]) -> Array:
     """Probabilities (points, classes), each by a calibration that was fitted without its stream."""
-    if name == IDENTITY or not parts:
+    if name == IDENTITY:
         return _identity(data, n).apply(data.logits, data.t)
     out = np.empty(data.logits.shape)
     for rest, part in parts:
@@ -289,24 +292,36 @@ def _on_held_out(model: Model, held_out: Sequences, correction: Correction, n: i
     return _before_after(data, before, correction.apply(data.logits, data.t), held_out, n)
 
 
+def _known(model: Model, data: Sequences, held_out: Sequences) -> Iterator[str]:
+    """data, held_out: as `matched` has them. Held-out data that are none."""
+    if unseen.same(data, held_out):
+        yield "the held-out data are those that the calibration was fitted on, and say nothing of others; give others"
+    elif (words := unseen.seen_by(model, held_out)) is not None:
+        yield f"held-out data: {words}; give others"
+
+
 def _ages(data: Sequences, windowing: Windowing) -> list[Array]:
     """Samples seen since the reset, as the calibration in the model counts them: int64 (time_i,) each, from 1."""
     if isinstance(windowing, Session):
         raise InputError(f"windowing: expected carry, tumbling(n) or sliding(n), got {windowing}, which needs times")
-    ages = [np.arange(1, length + 1) for length in data.lengths]
-    if isinstance(windowing, Tumbling):
-        return [(age - 1) % windowing.n + 1 for age in ages]
+    ages = distribution.ages(data.lengths, windowing)
     if isinstance(windowing, Sliding):  # from the oldest start, every stride samples, that is not too long ago
         n, stride = windowing.n, windowing.stride
         return [age - stride * np.maximum(-((n - age) // stride), 0) for age in ages]
     return ages
 
 
-def _watched(data: Sequences, ages: list[Array], windowing: Windowing) -> Array:
-    """Ages (points,) as an engine counts them: under sliding windows those of the stream."""
-    if isinstance(windowing, Sliding):
-        ages = [np.arange(1, length + 1) for length in data.lengths]
-    return np.concatenate(ages)
+def _same_order(model: Model, data: Sequences, classes: int) -> None:
+    """Logits that were given belong to the data, and a column of them to the model: nobody says whose order they have
+    where the two differ.
+    """
+    columns = class_columns(model, data)
+    if len(columns) == classes and (columns != np.arange(classes)).any():
+        expected = ",".join(matched(model, data).classes or ())
+        raise InputError(
+            f"logits: expected data with their classes in the model's order, {expected}, as columns of logits have it, "
+            f"got {','.join(data.classes or ())}; name the classes so when the data are read or made (classes=)"
+        )
 
 
 def _check(logits: Sequence[Array], data: Sequences, classes: int) -> None:

@@ -17,6 +17,7 @@ from stepstream.learn.batches import rows
 from stepstream.learn.data import Sequences, folds
 from stepstream.learn.kinds import of_kind
 from stepstream.learn.learner import Learner, Row
+from stepstream.learn.network import anew
 from stepstream.learn.recipe import LOSSES, Recipe
 from stepstream.learn.scaling import scaling
 from stepstream.learn.scores import mean
@@ -72,10 +73,12 @@ def cross_validate(
 ) -> Tried:
     """Train on all parts but one, k times, by stream; every part is the validation part once.
 
-    All are trained for the recipe's epochs: `patience` plays no part.
-    progress: called with the recipe, the fold (from 0) and the history's row after each epoch. folder: where the
-    histories of folds that are over are kept: called again, those are not trained again.
+    All are trained for the recipe's epochs: `patience` plays no part. network: as in `train`; of a Keras model the
+    layers alone, with new weights, as its own may have seen the validation parts. Where they have not, and matter, give
+    a function that builds it with them. progress: called with the recipe, the fold (from 0) and the history's row after
+    each epoch. folder: where the histories of folds that are over are kept: called again, those are not trained again.
     """
+    network = anew(network)
     return _crossed(data, recipe, k, network, progress, Learner.of(data, recipe, network), folder)
 
 
@@ -167,9 +170,9 @@ def sweep(
     """Try every loss with every noise, and the best of these with every share of random starts; the lowest
     cross-validated mean loss over all samples wins.
 
-    All are measured alike, whatever they are trained for: by the mean step loss. `patience` plays no part.
-    folder: called again with the same arguments after an interruption, the folds that were over are not trained again.
-    Raises InputError.
+    All are measured alike, whatever they are trained for: by the mean step loss. `patience` plays no part. network: as
+    in `cross_validate`. folder: called again with the same arguments after an interruption, the folds that were over
+    are not trained again. Raises InputError.
     """
     recipe = Recipe() if recipe is None else recipe
     for what, values in (("losses", losses), ("noises", noises), ("starts", starts)):
@@ -177,6 +180,7 @@ def sweep(
             raise InputError(f"{what}: expected at least one to try, got none")
     of_kind("recipe", recipe, Recipe)
     of_kind("data", data, Sequences)
+    network = anew(network)
     learner = Learner.of(data, recipe, network)
 
     def attempt(**changes: Any) -> Tried:

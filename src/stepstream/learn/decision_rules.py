@@ -200,7 +200,7 @@ class Score:
     least_cost: float
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON; a standard error of one sequence is None."""
+        """As JSON; a standard error of one stream is None."""
         return asdict(self) | {"cost_error": or_none(self.cost_error)}
 
 
@@ -210,11 +210,13 @@ def score(
     labels: Array,
     cost: Cost | None = None,
     n: int | None = None,
+    streams: Sequence[str] | None = None,
 ) -> Score:
     """decided: the decision in force at each sample, -1 for none, int (time_i,) each, as `decisions` gives them.
 
     probabilities: float32 (time_i, classes) each. labels: class index of each sequence, (m,). n: the samples over which
-    `cost.delay` is counted; by default the longest sequence. Raises InputError where they do not fit together.
+    `cost.delay` is counted; by default the longest sequence. streams: the stream of each, for the standard error; by
+    default each is its own. Raises InputError where they do not fit together.
     """
     seen, truth = trace(probabilities), np.asarray(labels)
     if truth.shape != (len(probabilities),) or len(decided) != len(probabilities):
@@ -227,10 +229,12 @@ def score(
         if np.shape(d) != (length,):
             raise InputError(f"sequence {i}: expected {length} decisions, one for each sample, got {np.shape(d)}")
         table[i, :length] = d
-    return scored(table, seen, truth, cost or Cost(), n or seen.top.shape[1])
+    return scored(table, seen, truth, cost or Cost(), n or seen.top.shape[1], streams)
 
 
-def scored(decided: Array, seen: Trace, labels: Array, cost: Cost, n: int) -> Score:
+def scored(
+    decided: Array, seen: Trace, labels: Array, cost: Cost, n: int, streams: Sequence[str] | None = None
+) -> Score:
     """decided: int (m, time); see `score`."""
     ended = outcomes(decided, seen)
     each = costs(ended, labels, cost, n)
@@ -243,7 +247,7 @@ def scored(decided: Array, seen: Trace, labels: Array, cost: Cost, n: int) -> Sc
     return Score(
         sequences=len(labels),
         cost=float(each.mean()),
-        cost_error=standard_error(each),
+        cost_error=standard_error(each, streams),
         accuracy=accuracy,
         earliness=earliness,
         harmonic_mean=harmonic_mean(accuracy, earliness),

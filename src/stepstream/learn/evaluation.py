@@ -22,6 +22,7 @@ from stepstream.learn.kinds import about, of_kind
 from stepstream.learn.metrics import Figures, harmonic_mean, log_loss, measure, measure_numbers
 from stepstream.learn.padding import padded
 from stepstream.learn.rule_families import threshold
+from stepstream.learn.unseen import seen_by
 from stepstream.limits import MAX_WINDOW
 from stepstream.live.sliding import costs
 from stepstream.live.windowing import Tumbling, Windowing, parse
@@ -147,6 +148,9 @@ def evaluate(
     runs = tuple(_run(data, w, answers[str(w)], at) for w in chosen)
     prior = _prior(data if train is None else train)
     baselines = tuple(_baselines(data, runs[0].windowing, answers[runs[0].windowing], prior, train is not None))
+    if (words := seen_by(model, data)) is not None:
+        remedy = "evaluate it on data that had no part in its training: stepstream.learn.split holds some out"
+        findings.append(Finding("known-data", words, remedy))
     findings += _remarks(model, data, answers, runs, prior, n)
     findings += leaks(data, train, model)
     window = n or (None if data.per_sample else int(data.lengths.max()))
@@ -266,7 +270,7 @@ def _decisions(model: Model, data: Sequences, answers: tuple[Array, ...]) -> dic
     }
     labels, n = np.array(data.y), model.training_length or int(data.lengths.max())
     return {
-        name: score([decisions(p, rule, k, latched) for p in answers], answers, labels, cost, n)
+        name: score([decisions(p, rule, k, latched) for p in answers], answers, labels, cost, n, data.streams)
         for name, (rule, k, latched) in ways.items()
     }
 
@@ -297,7 +301,7 @@ def _remarks(
         y = np.array(data.y)
         loss = log_loss(y, np.tile(prior, (len(y), 1)))
         found += remarks.early(runs[0].fraction, loss, _recipe(model).get("loss"))
-    found += remarks.calibration(best.windowing, best.fraction or (best.total,), len(data))
+    found += remarks.calibration(best.windowing, best.fraction or (best.total,), len(set(data.streams)))
     found += remarks.about_the_data(data, by_class(data) or {})
     return found
 

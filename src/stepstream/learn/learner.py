@@ -19,7 +19,7 @@ from stepstream.learn.framework import drawing, keras, seeded
 from stepstream.learn.lanes import Pool, lanes
 from stepstream.learn.network import default, kind_of, own
 from stepstream.learn.recipe import Recipe
-from stepstream.learn.scores import probabilities, scores, step_loss
+from stepstream.learn.scores import activated, scores, step_loss
 from stepstream.learn.stepper import Stepper, stepper
 from stepstream.learn.twin import twin
 
@@ -83,11 +83,11 @@ class Learner:
         weighted by the share, the measures are taken over both.
         """
         z, finals = self.answers(held)
-        p, labels = [probabilities(self.kind, one) for one in z], held.y
+        p, labels = [activated(self.kind, one) for one in z], held.y
         loss = step_loss(self.kind, p, labels)
         if recipe.state_passing:
             z, _ = self.answers(held, [np.roll(f, 1, axis=0) for f in finals])
-            passed = [probabilities(self.kind, one) for one in z]
+            passed = [activated(self.kind, one) for one in z]
             share = recipe.state_passing
             loss = (1 - share) * loss + share * step_loss(self.kind, passed, labels)
             p, labels = p + passed, labels + labels

@@ -92,6 +92,15 @@ def own(network: Any, recipe: Recipe, features: int, classes: int | None) -> tup
     return model, _kind(model, recipe, classes)
 
 
+def anew(network: Any) -> Any:
+    """The same network before it has learned anything: a Keras model as a function that builds it with new weights.
+
+    For trainings on parts of the data that are judged by the rest, which a model's weights may have seen. A function is
+    taken at its word.
+    """
+    return (lambda _recipe, _features: keras().models.clone_model(network)) if _is_model(network) else network
+
+
 def _is_model(value: Any) -> bool:
     return hasattr(value, "get_config") and hasattr(value, "layers") and hasattr(value, "inputs")
 

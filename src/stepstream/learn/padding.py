@@ -44,7 +44,8 @@ def padded(model: Model, data: Sequences, n: int, at: Sequence[int]) -> dict[str
                 window[slice(0, s) if where == "zeros behind" else slice(n - s, n)] = x[:s]
                 windows.append(window)
             answers = _last(model, whole, windows)
-            made = row(data, [(y, p, 0.0) for y, p in zip(labels, answers, strict=True)], s, s)
+            each = zip(whole.streams, labels, answers, strict=True)
+            made = row(data, [(stream, y, p, 0.0) for stream, y, p in each], s, s)
             made.figures.pop("changes", None)  # each answer stands alone
             rows.append(made)
     return {where: tuple(rows) for where, rows in found.items()}

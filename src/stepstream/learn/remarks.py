@@ -16,9 +16,9 @@ from stepstream.model import Model
 
 CLEAR = 0.02  # of accuracy: less is of no interest, however certain
 SURE = 2.0  # standard errors
-MANY = 30  # sequences, before a figure is worth a second digit
+MANY = 30  # streams, before a figure is worth a second digit
 LABELS = 10  # sequences of a class
-STREAMS = 5  # sequences with labels per sample
+STREAMS = 5  # with labels per sample
 GAP = 0.05  # between confidence and accuracy
 SOON = 0.25  # of a sequence: before, there may be nothing to know yet
 RARE = 0.1  # share of a class, and, of many, so much of an equal one
@@ -39,6 +39,7 @@ def beyond(data: Sequences, answers: Answers, n: int, trained: int) -> Iterator[
     if carry is not None and data.lengths.max() > trained:
         old = data.some(np.flatnonzero(data.lengths > trained))
         old_carry = [p for p in carry if len(p) > trained]
+        unit = n if data.per_sample and sliding is not None else None
         if data.per_sample and sliding is not None:
             now = [_right(y[trained:], p[trained:]) for y, p in zip(old.y, old_carry, strict=True)]
             ref = [_right(y[trained:], p[trained:]) for y, p in zip(data.y, sliding, strict=True) if len(p) > trained]
@@ -55,7 +56,7 @@ def beyond(data: Sequences, answers: Answers, n: int, trained: int) -> Iterator[
                 ref = [_right(y, p[trained - 1 : trained]) for y, p in pairs]
                 source = f" (at age {trained})"
             confidence = float(np.mean([p[trained if data.per_sample else -1 :].max(axis=1).mean() for p in old_carry]))
-        if _worse(now, ref, n):
+        if _worse(now, ref, old.streams, unit):
             yield Finding(
                 "carry-beyond-training",
                 f"carry: beyond age {trained}, the oldest in training, accuracy falls from {_mean(ref):.2f}{source} to "
@@ -64,7 +65,7 @@ def beyond(data: Sequences, answers: Answers, n: int, trained: int) -> Iterator[
             )
     if tumbling is not None and sliding is not None and data.per_sample:
         now, ref = ([_right(y, p) for y, p in zip(data.y, of, strict=True)] for of in (tumbling, sliding))
-        if _worse(now, ref, n):
+        if _worse(now, ref, data.streams, n):
             within = carry is not None and data.lengths.max() <= trained
             instead = f"carry, as in training, or sliding({n})" if within else f"sliding({n})"
             yield Finding(
@@ -130,13 +131,13 @@ def early(rows: Sequence[Row], prior_loss: float, trained: Any = None) -> Iterat
         )
 
 
-def calibration(windowing: str, rows: Sequence[Row], sequences: int) -> Iterator[Finding]:
+def calibration(windowing: str, rows: Sequence[Row], streams: int) -> Iterator[Finding]:
     """rows: by fraction, or one over all samples. Confidence that is not what comes true."""
     wide = max(rows, key=lambda r: abs(_gap(r)))
     gap, accuracy, confidence = _gap(wide), wide.figures["accuracy"], wide.figures["confidence"]
     if accuracy is None or confidence is None:
         return
-    error = np.sqrt(max(accuracy * (1 - accuracy), 0.01) / sequences)
+    error = np.sqrt(max(accuracy * (1 - accuracy), 0.01) / streams)
     if abs(gap) > max(GAP, SURE * error):
         where = "over all samples" if wide.share is None else f"at {wide.share:.0%} of a sequence"
         how = "surer than it is right" if gap > 0 else "right more often than it is sure"
@@ -166,20 +167,23 @@ def about_the_data(data: Sequences, counts: Mapping[str, int]) -> Iterator[Findi
                 f"{percent(1 - least / total)} can be had",
                 "judge by balanced accuracy, F1 and AUC; train with class weights",
             )
-    if data.per_sample and len(data) < STREAMS:
+    streams = len(set(data.streams))
+    together = counted(len(data), "sequence") + (f" of {counted(streams, 'stream')}" if streams < len(data) else "")
+    if data.per_sample and streams < STREAMS:
         yield Finding(
             "few",
-            f"{counted(len(data), 'sequence')} in all: neighbouring samples are nearly copies, so "
+            f"{together} in all: neighbouring samples are nearly copies, so "
             "the figures hold for these recordings and perhaps for no other",
             "bring more recordings",
         )
     elif not data.per_sample:
         rare, least = min(there.items(), key=lambda item: item[1])
-        if len(data) < MANY or least < LABELS:
+        if streams < MANY or least < LABELS:
+            one = "one answer" if streams == len(data) else "one stream"
             yield Finding(
                 "few",
-                f"{counted(len(data), 'sequence')}, and {least} of {rare}: one answer more or less moves accuracy by "
-                f"{1 / len(data):.3f}; look at the intervals",
+                f"{together}, and {least} of {rare}: {one} more or less moves accuracy by "
+                f"{1 / streams:.3f}; look at the intervals",
                 "bring more sequences before comparing models",
             )
 
@@ -270,11 +274,16 @@ def _mean(flags: Sequence[Array]) -> float:
     return float(np.concatenate(flags).mean())
 
 
-def _worse(now: Sequence[Array], before: Sequence[Array], n: int) -> bool:
-    """Whether the loss is clear, and more than chance: by sequence, or, of a few long ones, by windows of n samples."""
-    loss = [b - a for a, b in zip(now, before, strict=True)]
-    if len(loss) < MANY:
-        loss = [part for d in loss for part in np.split(d, range(n, len(d), n))]
+def _worse(now: Sequence[Array], before: Sequence[Array], streams: Sequence[str], n: int | None) -> bool:
+    """Whether the loss is clear, and more than chance: by stream, or, of a few long ones, by windows of n samples."""
+    each = [b - a for a, b in zip(now, before, strict=True)]
+    if n is not None and len(set(streams)) < MANY:
+        loss = [part for d in each for part in np.split(d, range(n, len(d), n))]
+    else:
+        place = np.unique(streams, return_inverse=True)[1]
+        loss = [
+            np.concatenate([d for d, own in zip(each, place, strict=True) if own == i]) for i in range(place.max() + 1)
+        ]
     means = np.array([d.mean() for d in loss])
     error = means.std(ddof=1) / np.sqrt(len(means)) if len(means) > 1 else np.inf
     return _mean(before) - _mean(now) > max(CLEAR, SURE * float(error))

@@ -14,7 +14,7 @@ KEPT = ("accuracy", "precision", "recall", "f1", "auc")
 NUMBERS = ("mae", "rmse")
 
 
-def probabilities(kind: str, z: Array) -> Array:
+def activated(kind: str, z: Array) -> Array:
     """Of raw answers (n, outputs): (n, classes); numbers as they are for regression. float64."""
     z = z.astype(np.float64)
     if kind == "regression":

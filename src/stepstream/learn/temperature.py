@@ -68,17 +68,17 @@ def two_parameters(n: int) -> tuple[Array, Array]:
     return basis, np.diag([1 / SPREAD**2, 1 / CHANGE**2])
 
 
-def by_step(n: int) -> tuple[Array, Array]:
+def knots(n: int) -> tuple[Array, Array]:
     """log T at up to `KNOTS` steps, on a line in between, (n, knots), and what is thought of it before.
 
     One for each step of a short sequence, each drawn to its neighbours.
     """
-    knots = np.unique(np.round(np.geomspace(1, n, KNOTS)).astype(np.int64)) if n > KNOTS else np.arange(1, n + 1)
-    out = np.empty((n, len(knots)))
-    for i in range(len(knots)):
-        out[:, i] = np.interp(np.arange(1, n + 1), knots, np.eye(len(knots))[i])
-    difference = np.diff(np.eye(len(knots)), axis=0)
-    return out, np.eye(len(knots)) / len(knots) / SPREAD**2 + difference.T @ difference / CHANGE**2
+    at = np.unique(np.round(np.geomspace(1, n, KNOTS)).astype(np.int64)) if n > KNOTS else np.arange(1, n + 1)
+    out = np.empty((n, len(at)))
+    for i in range(len(at)):
+        out[:, i] = np.interp(np.arange(1, n + 1), at, np.eye(len(at))[i])
+    difference = np.diff(np.eye(len(at)), axis=0)
+    return out, np.eye(len(at)) / len(at) / SPREAD**2 + difference.T @ difference / CHANGE**2
 
 
 def fit(data: Points, basis: Array, prior: Array) -> Array:

@@ -28,6 +28,7 @@ from stepstream.learn.learner import Learner, Progress, Row, best_epoch
 from stepstream.learn.network import scaled
 from stepstream.learn.recipe import Recipe
 from stepstream.learn.scaling import Scaling, scaling
+from stepstream.learn.unseen import described
 from stepstream.model import Model, load
 from stepstream.version import __version__
 
@@ -78,13 +79,13 @@ def train(
     """Train on `data` as the recipe says.
 
     validation: a part that plays no role in the weights, or the share of the streams to hold out for that; needed for
-    early stopping. network: a Keras model over scaled (time, features), which is copied, or a function (recipe,
-    features) that builds one; by default `stepstream.learn.network.default`. progress: called with the history's row
-    after each epoch. folder: where a checkpoint is written after each epoch; called again with the same arguments,
-    training goes on from there, to the same result as without the interruption. findings: called with each leak that
-    is found in the data, before the first epoch, and in the network, after the last; all are in the report, too.
-    Runs on the Keras back end that `KERAS_BACKEND` names, "jax" or "torch"; the same seed gives the same weights on the
-    same machine. Raises InputError, and BlockedError for a network that cannot step.
+    early stopping. network: a Keras model over scaled (time, features), which is copied with its weights, or a function
+    (recipe, features) that builds one; by default `stepstream.learn.network.default`. progress: called with the
+    history's row after each epoch. folder: where a checkpoint is written after each epoch; called again with the same
+    arguments, training goes on from there, to the same result as without the interruption. findings: called with each
+    leak that is found in the data, before the first epoch, and in the network, after the last; all are in the report,
+    too. Runs on the Keras back end that `KERAS_BACKEND` names, "jax" or "torch"; the same seed gives the same weights
+    on the same machine. Raises InputError, and BlockedError for a network that cannot step.
     """
     recipe = Recipe() if recipe is None else recipe
     of_kind("recipe", recipe, Recipe)
@@ -205,7 +206,7 @@ def _report(
         "recipe": recipe.to_dict(),
         "outputs": kind,
         "data": _about(part),
-        "validation": None if held is None else _about(held),
+        "validation": None if held is None else {**_about(held), "mean": described(held)["mean"]},
         "features": list(part.features) if part.named else None,
         "classes": None if part.classes is None else list(part.classes),
         "scaling": {"mean": scale.mean.tolist(), "std": scale.std.tolist(), "constant": list(scale.constant)},

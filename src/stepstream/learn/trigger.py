@@ -13,7 +13,7 @@ from stepstream.arguments import whole
 from stepstream.errors import InputError
 from stepstream.graph import attach
 from stepstream.graph.ir import Array
-from stepstream.learn import answers, guarantee
+from stepstream.learn import answers, guarantee, unseen
 from stepstream.learn import decision_rules as rules
 from stepstream.learn.data import Sequences
 from stepstream.learn.decision_rules import Cost, Score, Trace
@@ -21,7 +21,7 @@ from stepstream.learn.kinds import of_kind, of_sequences
 from stepstream.learn.metrics import or_none
 from stepstream.learn.remarks import class_order
 from stepstream.learn.rule_families import FAMILIES, Candidate, candidates, threshold, thresholds
-from stepstream.learn.unseen import CALIBRATED, SEEN, calibrated_on, fold_indices, trained_on
+from stepstream.learn.unseen import CALIBRATED, calibrated_on, fold_indices
 from stepstream.learn.words import counted
 from stepstream.limits import MAX_INDEX
 from stepstream.model import Model
@@ -62,7 +62,7 @@ class Trigger:
         Raises InputError for data without one class label per sequence.
         """
         p, labels = _known(self.model, data, probabilities)
-        return rules.score(self.decisions(p), p, labels, self.cost, self.n)
+        return rules.score(self.decisions(p), p, labels, self.cost, self.n, data.streams)
 
     def save(self, path: str | Path) -> None:
         """Write the model with its trigger as a bundle, with all reports. Raises as `Model.save`."""
@@ -87,8 +87,8 @@ def fit_trigger(
 
     data: sequences with one label each. A model is surer of its own training data than of any other, and a trigger
     fitted on them decides too early: give data that it was not trained on, or `probabilities=` of models that had not
-    seen each sequence, (time_i, classes) each, best `calibrate(..., logits=out_of_fold(train, data).logits)
-    .probabilities`; `model` is then the calibrated one.
+    seen each sequence, (time_i, classes) each, the columns in the order of the model's classes, best
+    `calibrate(..., logits=out_of_fold(train, data).logits).probabilities`; `model` is then the calibrated one.
     family: "threshold" (p1 above one threshold, k times in a row), "stopping rule" (linear in p1, p1 - p2 and t / n),
     "expected cost" (as soon as waiting is not expected to pay), "accuracy gap", or "auto": of the first three the one
     with the least cross-validated cost (by stream), with its settings; that cost is the least of several and so a
@@ -100,6 +100,8 @@ def fit_trigger(
     which it has stood at the end.
     A model without names of features and classes gets those of the data; where another order of the classes would make
     its answers right far more often, a warning says so.
+    It is fitted to decisions under carry; where sequences are longer than the training length, and streams are cut
+    there by default, a warning says so.
     Raises InputError, also where the data are too few for the guarantee.
     """
     cost = Cost() if cost is None else cost
@@ -125,10 +127,10 @@ def fit_trigger(
     }
     warnings = list[str]()
     if probabilities is None:
-        warnings += [SEEN] if trained_on(model, data) else []
+        warnings += unseen.warnings(model, data)
         warnings += [CALIBRATED] if calibrated_on(model, data) else []
     warnings += map(str, class_order(model, data, p))
-    warnings += _warnings(data)
+    warnings += _warnings(data, model.training_length)
     if family == GAP:
         found = guarantee.find(seen, labels, data.streams, k or 1, alpha, delta, seed)
         if found.least >= 1:
@@ -143,7 +145,7 @@ def fit_trigger(
                 "tested_on_streams": found.tested,
                 "p_value": or_none(found.p_value),
             },
-            "on_its_own_data": rules.scored(decided, seen, labels, cost, n).to_dict(),
+            "on_its_own_data": rules.scored(decided, seen, labels, cost, n, data.streams).to_dict(),
         }
         chosen = GAP
     else:
@@ -151,7 +153,7 @@ def fit_trigger(
             raise InputError("expected at least 2 streams to choose a trigger by cross-validation, got 1; bring more")
         parts = list(fold_indices(data, folds, seed))
         crossed = [(c, _crossed(c, seen, labels, cost, n, parts)) for c in candidates(family, k, latched)]
-        scores = [rules.scored(decided, seen, labels, cost, n) for _, decided in crossed]
+        scores = [rules.scored(decided, seen, labels, cost, n, data.streams) for _, decided in crossed]
         best = min(range(len(scores)), key=lambda i: scores[i].cost)  # of equal ones the plainest
         candidate = crossed[best][0]
         rule, streak, settings = candidate.fit(seen, labels, cost, n), candidate.k, candidate.settings
@@ -162,7 +164,7 @@ def fit_trigger(
             "pareto": _curve(candidate, seen, labels, cost, n, parts),
         }
     beside = {
-        name: rules.scored(rules.held(seen, threshold(least)[None])[0], seen, labels, cost, n).to_dict()
+        name: rules.scored(rules.held(seen, threshold(least)[None])[0], seen, labels, cost, n, data.streams).to_dict()
         for name, least in (("at_the_first_sample", 0.0), ("at_the_end", 1.0))
     }
     report = {"family": chosen, "settings": settings, "k": streak, **base, **report, "beside": beside}
@@ -227,7 +229,15 @@ def _point(name: str, score: Score) -> dict[str, Any]:
     return {"rule": name, **{v: score.to_dict()[v] for v in ("earliness", "accuracy", "harmonic_mean", "cost")}}
 
 
-def _warnings(data: Sequences) -> Iterator[str]:
+def _warnings(data: Sequences, trained: int | None) -> Iterator[str]:
+    """trained: the training length, after which a stream starts anew by default."""
+    if trained is not None and (longest := int(data.lengths.max())) > trained:
+        yield (
+            f"sequences have up to {longest} samples, and the model was trained on {trained}: the trigger is fitted to "
+            "states that are carried on beyond, as no stream does by default; serve it so, by "
+            'Engine(model, "carry") or run --windowing carry, or fit it on sequences of at most '
+            f"{trained} samples for tumbling({trained})"
+        )
     if (streams := len(set(data.streams))) < FEW:
         yield (
             f"the trigger rests on {counted(streams, 'stream')}; with fewer than {FEW} its cost on new data is "

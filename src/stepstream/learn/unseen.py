@@ -12,8 +12,9 @@ import numpy as np
 from stepstream.arrays import short
 from stepstream.errors import InputError
 from stepstream.graph.ir import Array
-from stepstream.learn.answers import raw_logits
+from stepstream.learn.answers import class_columns, raw_logits
 from stepstream.learn.data import Sequences, extent, folds
+from stepstream.learn.kinds import of_kind
 from stepstream.live.windowing import Windowing
 from stepstream.model import Model
 from stepstream.ops.activation import softmax
@@ -29,7 +30,9 @@ def fold_indices(data: Sequences, k: int, seed: int) -> Iterator[tuple[Array, Ar
 @final
 @dataclass(frozen=True, eq=False)
 class OutOfFold:
-    """For each sequence, what a model that has not seen its stream says of it, (time_i, classes) each."""
+    """For each sequence, what a model that has not seen its stream says of it, (time_i, classes) each, the columns in
+    the order of the data's classes.
+    """
 
     logits: tuple[Array, ...]
     probabilities: tuple[Array, ...]
@@ -51,15 +54,21 @@ def out_of_fold(
         calibration = learn.calibrate(train(data), data, logits=outside.logits)
         trigger = learn.fit_trigger(calibration.model, data, probabilities=calibration.probabilities)
 
-    windowing: how they answer. The probabilities here are those of uncalibrated models.
+    windowing: how they answer. The probabilities here are those of uncalibrated models. Raises InputError for data
+    without classes.
     """
+    of_kind("data", data, Sequences)
     if not callable(train):
         raise InputError(f"train: expected a function that makes a Model of Sequences, got {short(train)}")
+    if data.classes is None:
+        raise InputError("expected data with classes, got numbers to be predicted")
     logits: list[Array] = [np.empty(0)] * len(data)
     for rest, part in fold_indices(data, k, seed):
         own = data.some(part)
-        for i, z in zip(part, raw_logits(train(data.some(rest)), own, windowing), strict=True):
-            logits[i] = z
+        model = train(data.some(rest))
+        columns = class_columns(model, own)
+        for i, z in zip(part, raw_logits(model, own, windowing), strict=True):
+            logits[i] = z[:, columns] if len(columns) == z.shape[1] else z  # a model may have further classes
     return OutOfFold(tuple(logits), tuple(softmax(z) for z in logits))
 
 
@@ -68,12 +77,30 @@ def described(data: Sequences) -> dict[str, Any]:
     return {**extent(data), "mean": np.concatenate(data.x).mean(axis=0, dtype=np.float64).tolist()}
 
 
-def trained_on(model: Model, data: Sequences) -> bool:
-    """Whether the model's training report describes these very data, as `matched` has them. One of another form, which
-    a user may have written, describes none.
+def seen_by(model: Model, data: Sequences) -> str | None:
+    """What the model's training, by its report, had to do with these very data, as `matched` has them, if anything.
+
+    They may be the part that the weights were learned on, that and the validation part together, or, where it said when
+    to stop, the validation part. A report of another form, which a user may have written, describes no data.
     """
     report = model.reports.get("training")
-    return _same(_part(report, "data"), _part(_part(report, "scaling"), "mean"), data)
+    part, held = _part(report, "data"), _part(report, "validation")
+    means = _part(_part(report, "scaling"), "mean"), _part(held, "mean")
+    if _same(part, means[0], data) or _same(*_together(part, held, means), data):
+        return TRAINED
+    return STOPPED if _part(_part(report, "recipe"), "patience") is not None and _same(held, means[1], data) else None
+
+
+def warnings(model: Model, data: Sequences) -> list[str]:
+    """The same for who learns from what the model says of the data."""
+    words = seen_by(model, data)
+    return [] if words is None else [f"{words}; {OTHERS}"]
+
+
+def same(data: Sequences, other: Sequences) -> bool:
+    """Whether these are the same data, in whatever order."""
+    about = described(data)
+    return _same(about, about["mean"], other)
 
 
 def calibrated_on(model: Model, data: Sequences) -> bool:
@@ -86,11 +113,30 @@ def _part(report: Any, name: str) -> Any:
     return report.get(name) if isinstance(report, Mapping) else None
 
 
+def _together(part: Any, held: Any, means: tuple[Any, Any]) -> tuple[Any, Any]:
+    """What the training and the validation part are in one, and the means of that; None where nobody knows."""
+    counts = [_part(one, name) for one in (part, held) for name in EXTENT]
+    if not all(isinstance(v, int) and 0 < v <= sys.maxsize for v in counts) or not all(map(_numbers, means)):
+        return None, None
+    if len(means[0]) != len(means[1]):
+        return None, None
+    about = {name: how((part[name], held[name])) for name, how in EXTENT.items()}
+    share = part["samples"] / about["samples"]
+    return about, [share * a + (1 - share) * b for a, b in zip(*means, strict=True)]
+
+
+EXTENT: dict[str, Callable[[tuple[int, int]], int]]  # of two parts in one
+EXTENT = {"sequences": sum, "streams": sum, "samples": sum, "shortest": min, "longest": max}
+
+
+def _numbers(mean: Any) -> bool:
+    numbers = isinstance(mean, list | tuple) and all(isinstance(v, int | float) for v in mean)
+    return numbers and all(abs(v) <= sys.float_info.max for v in mean)
+
+
 def _same(about: Any, mean: Any, data: Sequences) -> bool:
     """Whether there are as many, as long, with the same means."""
-    if not isinstance(about, Mapping) or not isinstance(mean, list | tuple):
-        return False
-    if not all(isinstance(v, int | float) and abs(v) <= sys.float_info.max for v in mean):
+    if not isinstance(about, Mapping) or not _numbers(mean):
         return False
     own = described(data)
     found = own.pop("mean")
@@ -101,10 +147,13 @@ def _same(about: Any, mean: Any, data: Sequences) -> bool:
     )
 
 
-SEEN = (
-    "the model was trained on these very data, on which it is surer of itself and more often right than on any other; "
-    "give data that it has not seen, or the answers of models that have not (stepstream.learn.out_of_fold)"
+TRAINED = (
+    "the model was trained on these very data, on which it is surer of itself and more often right than on any other"
 )
+STOPPED = (
+    "these are the very data by which the model's training was stopped, on which it looks better than on any other"
+)
+OTHERS = "give data that it has not seen, or the answers of models that have not (stepstream.learn.out_of_fold)"
 CALIBRATED = (
     "the model was calibrated on these very data, so that its probabilities fit them better than any other; give "
     "probabilities=calibration.probabilities, by calibrations that have not seen each stream (stepstream decide "

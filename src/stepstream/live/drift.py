@@ -22,7 +22,7 @@ from stepstream.errors import InputError
 from stepstream.graph.ir import Array
 from stepstream.live.ages import LADDER, rung_of
 from stepstream.live.quality import classes_of
-from stepstream.live.windowing import Sliding, Windowing, parse
+from stepstream.live.windowing import Carry, Sliding, Tumbling, Windowing, parse
 
 if TYPE_CHECKING:
     from stepstream.model import Model
@@ -68,14 +68,27 @@ def form_of(windowing: Windowing) -> str:
 @dataclass(frozen=True, eq=False)
 class Expected:
     """A reference that fits a model. mean: float64 (features,). edges, counts: of each feature, float64 (cells - 1,)
-    and (cells,). steps: by age, float64 (columns, BINS). windowing: under which those came, as `form_of` has it.
+    and (cells,). steps: by age, float64 (columns, BINS). windowing: under which those came, of sequences that had at
+    most `longest` samples; None where there are none, or nobody says how long they were.
     """
 
     mean: Array
     edges: list[Array]
     counts: list[Array]
     steps: dict[int, Array]
-    windowing: str
+    windowing: Windowing | None
+    longest: int | None
+
+    def under(self, windowing: Windowing) -> bool:
+        """Whether answers under this windowing have seen at each age what those of the reference had seen."""
+        if self.windowing is None or form_of(self.windowing) == form_of(windowing):
+            return self.windowing is not None
+        return self.longest is not None and all(_uncut(w, self.longest) for w in (self.windowing, windowing))
+
+
+def _uncut(windowing: Windowing, longest: int) -> bool:
+    """Whether sequences of so many samples are answered as under carry."""
+    return isinstance(windowing, Carry) or (isinstance(windowing, Tumbling | Sliding) and windowing.n >= longest)
 
 
 def expected_of(reference: Any, features: int, classes: int | None, source: str) -> Expected:
@@ -97,12 +110,14 @@ def expected_of(reference: Any, features: int, classes: int | None, source: str)
             raise look.error("rising numbers", one, f"inputs.edges[{i}]")
         edges.append(rising)
         counts.append(look.counts(many, f"inputs.counts[{i}]", len(rising) + 1))
-    steps, windowing = dict[int, Array](), ""
+    steps, windowing, longest = dict[int, Array](), None, None
     if classes is not None and "probability" in reference:
         cut = reference.get("windowing")
         if not isinstance(cut, str):
             raise look.error("how streams were cut, as text", cut, "windowing")
-        windowing = form_of(parse(cut))
+        windowing = parse(cut)
+        if (said := reference.get("longest")) is not None:
+            longest = int(look.numbers([said], "longest", 1, least=1)[0])
         columns = classes if classes > 2 else 1
         found = look.part(look.part(reference, "probability", ""), "by_step", "probability.")
         for age, given in found.items():
@@ -111,7 +126,7 @@ def expected_of(reference: Any, features: int, classes: int | None, source: str)
                 raise look.error("one of the ages 1, 2, 3, 5, 7, 10, ...", age, "probability.by_step")
             rows = [given] if columns == 1 else look.lists(given, where, columns)
             steps[_AGES[age]] = np.stack([look.counts(row, where, BINS) for row in rows])
-    return Expected(mean, edges, counts, steps, windowing)
+    return Expected(mean, edges, counts, steps, windowing, longest)
 
 
 _AGES = {str(age): age for age in LADDER}
@@ -167,8 +182,8 @@ _MOST = 2.0**53
 @final
 class Watch:
     """Looks at one of `every` samples, on average. classes: None for regression, whose answers are not compared; nor
-    are they where the reference has those under another windowing, as a stream that was cut elsewhere has seen
-    something else at the same age. outputs: how many numbers of an answer are the model's, the first ones.
+    are they where the reference has those under another windowing that cuts its sequences elsewhere, as answers have
+    then seen something else at the same age. outputs: how many numbers of an answer are the model's, the first ones.
     """
 
     def __init__(
@@ -184,13 +199,14 @@ class Watch:
         self._names, self._every = list(names), every
         self._mean, self._edges, self._expected = expected.mean, expected.edges, expected.counts
         own = form_of(windowing)
-        self._steps = expected.steps if expected.windowing == own else {}
+        self._steps = expected.steps if expected.under(windowing) else {}
         self._note = None
         if classes is not None and not expected.steps:
             self._note = "probabilities are not compared: the reference has none"
         elif expected.steps and not self._steps:
+            made = "" if expected.windowing is None else form_of(expected.windowing)
             self._note = (
-                f"probabilities are not compared: the reference has those under {expected.windowing}, and this engine "
+                f"probabilities are not compared: the reference has those under {made}, and this engine "
                 f'cuts by {own}; give reference=learn.drift_reference(model, data, "{own}")'
             )
         self._units, self._classes = units, classes

@@ -10,13 +10,14 @@ pytest.importorskip("jax")
 import stepstream  # (importorskip comes first)
 from learn.walks import walks
 from stepstream import InputError
-from stepstream.learn.alone import complete, fitting
 from stepstream.learn.calibration import calibrate
+from stepstream.learn.completion import complete, fitting
+from stepstream.learn.cross_validation import cross_validate, sweep
 from stepstream.learn.data import sequences
 from stepstream.learn.decision_rules import Cost
 from stepstream.learn.recipe import Recipe
 from stepstream.learn.training import train
-from stepstream.learn.unseen import SEEN, out_of_fold
+from stepstream.learn.unseen import out_of_fold
 
 RECIPE = Recipe(units=(4,), epochs=4, batch=8, rate=0.02, dropout=0)
 TIME = 6
@@ -53,7 +54,7 @@ def test_it_is_the_chain_that_one_would_write_by_hand(tmp_path):
     assert found.calibration.report == calibration.report
     for ours, by_hand in zip(found.calibration.probabilities, calibration.probabilities, strict=True):
         np.testing.assert_array_equal(ours, by_hand)
-    assert SEEN not in (*found.calibration.warnings, *found.trigger.warnings)
+    assert not any("these very data" in w for w in (*found.calibration.warnings, *found.trigger.warnings))
 
     found.training.save(tmp_path / "model.stepstream")
     model = stepstream.load(tmp_path / "model.stepstream")
@@ -76,6 +77,29 @@ def test_without_costs_it_is_calibrated_alone_and_early_stopping_is_not_repeated
 def test_windows_are_answered_as_they_were_trained():
     training = train(walked(), replace(RECIPE, window=3))
     assert complete(training, folds=2).calibration.report["windowing"] == "tumbling(3)"
+
+
+def test_folds_begin_anew_whatever_a_given_network_has_learned():
+    """Of its weights nobody knows on which data they were learned; perhaps on the part that a fold has to answer."""
+    import keras
+
+    data = walked()
+    given = keras.Sequential([keras.Input((None, 1)), keras.layers.LSTM(3), keras.layers.Dense(1, "sigmoid")])
+    learned = keras.models.clone_model(given)
+    learned.set_weights([w + 1 for w in given.get_weights()])
+    folds, last, swept = [], [], []
+    for network in (given, learned):
+        training = train(data, RECIPE, network=network)
+        last.append(training.history)
+        found = []
+        complete(training, folds=2, network=network, progress=lambda *row, found=found: found.append(row))
+        folds.append(found)
+        swept.append(cross_validate(data, RECIPE, 2, network).curve.tolist())
+    assert folds[0] == folds[1]
+    assert swept[0] == swept[1]
+    assert last[0] != last[1]
+    own = sweep(data, RECIPE, losses=["mean"], noises=[0.0], starts=[0.0], k=2, network=learned)
+    assert own.tried[0].curve.tolist() == swept[0]
 
 
 def test_folds_go_on_from_their_checkpoints(tmp_path):

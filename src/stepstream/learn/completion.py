@@ -14,6 +14,7 @@ from stepstream.learn.data import Sequences
 from stepstream.learn.decision_rules import Cost
 from stepstream.learn.kinds import of_kind
 from stepstream.learn.learner import Row
+from stepstream.learn.network import anew
 from stepstream.learn.recipe import Recipe
 from stepstream.learn.training import Training, train
 from stepstream.learn.trigger import Trigger, fit_trigger
@@ -67,15 +68,17 @@ def complete(
 
     `folds` models are trained by its recipe, for as many epochs as were kept, each on all streams but a part; what they
     answer there, where they are as sure as on new data, takes the place of the model's own answers. cost: of decisions;
-    None: the model is calibrated alone. network: as in the training. progress: called with the fold, from 1, and the
-    row of its history after each epoch. folder: of checkpoints; the folds have folders in it. Raises InputError as
-    `fitting` does.
+    None: the model is calibrated alone. network: as in the training; of a Keras model the layers alone, with new
+    weights, as its own may have seen what is to be answered. Where they have not, and matter, give a function that
+    builds it with them. progress: called with the fold, from 1, and the row of its history after each epoch. folder: of
+    checkpoints; the folds have folders in it. Raises InputError as `fitting` does.
     """
     of_kind("training", training, Training)
     if cost is not None:
         of_kind("cost", cost, Cost)
     data, recipe = training.part, training.recipe
     fitting(data, recipe, cost is not None)
+    core = anew(network)
     again = replace(recipe, epochs=training.report["kept_epoch"], patience=None)
     numbers = count(1)
 
@@ -83,7 +86,7 @@ def complete(
         fold = next(numbers)
         tell = None if progress is None else lambda row: progress(fold, row)
         own = None if folder is None else Path(folder) / f"fold-{fold}"
-        return train(rest, again, network=network, progress=tell, folder=own).model
+        return train(rest, again, network=core, progress=tell, folder=own).model
 
     n = _cut(data, recipe)
     windowing = "carry" if n is None else f"tumbling({n})"
