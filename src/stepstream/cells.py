@@ -26,10 +26,12 @@ def field(fields: Mapping[str, Any], name: str) -> Any:
 
 
 def number(value: Any, name: str) -> float:
-    """A feature, as float32 can hold it; raises InputError."""
+    """A feature, as float32 can hold it: true and false, in any case, are 1 and 0; raises InputError."""
     try:
         result = _float(value)
     except (TypeError, ValueError, OverflowError):
+        if (text := str(value).strip().lower()) in {"true", "false"}:
+            return float(text == "true")
         raise InputError(f"expected a number in {name!r}, got {value!r}") from None
     if not abs(result) <= FLOAT32_MAX:  # NaN too
         raise InputError(f"expected a finite number in {name!r}, within float32, got {value!r}")

@@ -28,6 +28,12 @@ def test_tables_on_the_terminal(path, data):
     assert max(map(len, text.splitlines())) <= 80
 
 
+def test_a_narrow_terminal_has_fewer_columns_and_whole_numbers(path, data):
+    text = run("evaluate", path, data, env={"COLUMNS": "40"}).stdout.decode()
+    assert "…" not in text
+    assert max(map(len, text.splitlines())) <= 40
+
+
 def test_json_and_files(path, data, tmp_path):
     pytest.importorskip("matplotlib")
     files = {end: tmp_path / f"out.{end}" for end in ("html", "md", "png")}
@@ -58,6 +64,13 @@ def test_a_table_with_keys_and_what_was_trained_on(path, tmp_path):
     assert out["about"]["sequences"] == 6
     assert out["about"]["classes"] == {"badminton": 3, "other": 3}
     assert "both-parts" in [f["name"] for f in out["findings"]]
+
+
+def test_a_table_with_another_delimiter(path, tmp_path):
+    table = tmp_path / "rows.csv"
+    table.write_text("x;y;z;what\n" + "".join(f"{t % 3};{t % 4};{t % 5};{t % 2}\n" for t in range(20)))
+    out = run("evaluate", path, table, "--label", "what", "--delimiter", ";", "--json")
+    assert json.loads(out.stdout)["about"]["samples"] == 20
 
 
 @pytest.mark.parametrize(

@@ -306,6 +306,13 @@ def test_one_stream_cannot_be_validated():
     assert [t["method"] for t in trusted.report["tried"]] == [IDENTITY]  # nobody knows what another is worth
 
 
+def test_of_one_class_no_calibration_is_learned(overconfident):
+    found = calibrate(passing(), overconfident.some(np.array(overconfident.y) == 1))
+    assert found.method == IDENTITY
+    assert found.model.graph == passing().graph
+    assert "one class, of which no calibration is learned; the model is left as it is" in found.warnings[-1]
+
+
 def test_little_data_is_said():
     y, z = walks(20, TIME)
     y[:18] = 0
@@ -351,6 +358,20 @@ def test_cross_validated_probabilities_are_close_to_the_final_ones(overconfident
     found = calibrate(passing(), overconfident)
     final = probabilities(found.model, overconfident)
     assert 0 < max(abs(a - b).max() for a, b in zip(found.probabilities, final, strict=True)) < 0.1
+
+
+def test_probabilities_are_not_taken_for_logits(overconfident):
+    outside = out_of_fold(lambda _: passing(), overconfident)
+    for given in (outside.probabilities, [p[:, 1:] for p in outside.probabilities]):
+        with pytest.raises(InputError, match=r"are these probabilities\? Give out_of_fold"):
+            calibrate(passing(), overconfident, logits=given)
+    alone = calibrate(passing(), overconfident, logits=[z[:, 1:] for z in outside.logits])
+    both = calibrate(passing(), overconfident, logits=outside.logits)
+    assert alone.report == both.report
+    with pytest.raises(InputError, match=r"expected \(0, z\) at each sample for a model with one sigmoid unit, got"):
+        calibrate(passing(), overconfident, logits=[z[:, ::-1] for z in outside.logits])
+    with pytest.raises(InputError, match="expected a column for each class"):
+        calibrate(passing(2), overconfident, logits=[z[:, 1:] for z in outside.logits])
 
 
 @pytest.mark.parametrize(

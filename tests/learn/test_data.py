@@ -94,6 +94,15 @@ def test_names_of_classes_give_their_order():
         ([np.ones(3)], [0], {}, r"x\[:, None\]"),
         (np.ones((2, 3, 1)), [0], {}, "label for each of 2 sequences, got 1"),
         (np.ones((2, 3, 1)), np.eye(2), {}, "argmax"),
+        (np.ones((2, 3, 1)), np.eye(2)[[[0, 1, 1]] * 2], {}, "argmax"),
+        (
+            np.ones((2, 3, 1)),
+            np.array([[0.2, 0.8], [0.4, 0.7]]),
+            {},
+            r"got shape \(2,\); of several numbers give the one",
+        ),
+        (np.ones((3, 3, 1)), np.eye(3), {}, r"y.argmax\(-1\) for a class for each sequence, list\(y\) for labels per"),
+        (np.ones((3, 4, 1)), np.eye(4)[:3], {"lengths": [2, 4, 3]}, "a single 1 in each row"),
         (np.ones((2, 3, 1)), [[0, 1, 1], [0, 1]], {}, "y of sequence '1': expected one label, or 3"),
         (np.ones((2, 3, 1)), [0, "a"], {}, "one kind"),
         (np.ones((2, 3, 1)), [0.5, np.nan], {}, "finite"),
@@ -132,6 +141,21 @@ def test_some_keeps_the_order_asked_for():
     assert data.keys == ("3", "1")
     with pytest.raises(InputError, match="at least one"):
         data.some([])
+
+
+def test_some_takes_masks_and_refuses_other_places():
+    data = some(m=4)
+    for mask in (np.array([True, False, False, True]), [True, False, False, True]):
+        assert data.some(mask).keys == ("0", "3")
+    for places in ([4], [-5], [0.5], [[0, 1]], [True, False], ["a"]):
+        with pytest.raises(InputError, match="indices: expected"):
+            data.some(places)
+
+
+@pytest.mark.parametrize(("X", "y", "name"), [(np.ones((2, 3, 1)), None, "y"), (None, [0], "X"), (5, [0], "X")])
+def test_no_sequences_or_labels_at_all(X, y, name):
+    with pytest.raises(InputError, match=f"{name}: expected one for each sequence"):
+        sequences(X, y)
 
 
 def test_split_by_stream():
@@ -189,3 +213,64 @@ def test_a_label_that_is_none_is_named_by_its_sequence_and_sample():
         sequences(X, [0.0, np.nan], keys=["a", "b"])
     with pytest.raises(InputError, match=r"y of sequence 'b', sample 2: expected a finite number, got inf"):
         sequences(X, [[0, 1, 1.5], [0, np.inf, 1]], keys=["a", "b"])
+
+
+@pytest.mark.parametrize("given", [{}, {"lengths": [3, 3]}])
+@pytest.mark.parametrize("form", [lambda y: y, list])
+def test_masked_labels_are_refused(form, given):
+    X = np.ones((2, 3, 1))
+    for y in (
+        np.ma.array([1, 1], mask=[False, True]),
+        np.ma.array([[1, 0, 1], [1, 0, 1]], mask=[[False] * 3, [False, True, False]]),
+    ):
+        with pytest.raises(InputError, match=r"y of sequence '1': expected labels, got masked ones"):
+            sequences(X, form(y), **given)
+    rows = np.ma.array([0, 1, 0, 1, 0, 1], mask=[False] * 5 + [True])
+    with pytest.raises(InputError, match=r"y of sequence '1': expected labels, got masked ones"):
+        sequences(X.reshape(6, 1), rows, lengths=[3, 3])
+
+
+def test_a_mask_may_lie_on_padding_alone():
+    mask = np.arange(3) >= np.array([[2], [3]])
+    X = np.ma.array(np.ones((2, 3, 1)), mask=mask[..., None])
+    data = sequences(X, np.ma.array([[0, 1, 7], [1, 1, 0]], mask=mask), lengths=[2, 3])
+    assert [y.tolist() for y in data.y] == [[0, 1], [1, 1, 0]]
+    with pytest.raises(InputError, match="got masked values"):
+        sequences(X, [0, 1], lengths=[3, 3])
+
+
+def test_what_looks_like_columns_of_classes_and_is_none():
+    X, one = np.ones((3, 3, 1)), np.eye(3)
+    for data in (sequences(X, list(one)), sequences(X.reshape(9, 1), one.reshape(9), lengths=[3] * 3)):
+        assert data.classes == ("0", "1")
+        assert np.array_equal(np.stack(data.y), one)
+    assert sequences(X, np.array([[0, 0, 1]] * 3)).per_sample  # a class that all have is none
+    assert sequences(X, 1 - one).per_sample
+    assert sequences(X, one / 2).classes is None
+
+
+@pytest.mark.parametrize("form", [np.asarray, list, lambda x: x.astype(np.int64), lambda x: x.tolist()])
+def test_changes_that_float32_swallows(form):
+    """Seconds since 1970, on two days: between them float32 tells many values apart, within a sequence none."""
+    x = np.stack([np.arange(60.0) % 7, np.arange(60.0)], axis=1) + np.zeros((4, 60, 2))
+    x[..., 1] += 1.7e9 + 86400 * np.arange(4)[:, None]
+    with pytest.raises(
+        InputError, match=r"feature 'at': .* around 1.7e\+09, where its steps are 128; subtract an offset"
+    ):
+        sequences(form(x), [0, 1, 0, 1], features=["load", "at"])
+    x[..., 1] -= x[:, :1, 1]
+    assert np.array_equal(np.stack(sequences(form(x), [0, 1, 0, 1]).x), x)
+
+
+def test_what_float32_holds_well_enough():
+    rng = np.random.default_rng(0)
+    x = np.stack(
+        [
+            101325 + rng.normal(size=50) / 5,  # pascals
+            0.1 + 1e-16 * rng.integers(0, 3, 50),  # a constant that was computed
+            1e7 * np.pi * np.ones(50),
+            rng.normal(size=50) * 1e-9,
+        ],
+        axis=1,
+    )
+    assert len(sequences([x, x[:20]], [0, 1])) == 2

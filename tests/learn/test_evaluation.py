@@ -360,11 +360,33 @@ def test_a_model_that_flattens_its_windows():
     assert [r.windowing for r in evaluate(model, sequences(x[:, :7], np.arange(30) / 7)).runs] == ["carry"]
 
 
+@pytest.mark.parametrize("classes", [None, ["calm", "busy"]])
+def test_a_model_of_classes_is_not_evaluated_on_numbers(adding, classes):
+    model = Model(adding.reading, classes=classes)
+    x, y = np.ones((4, 3, 1)), np.arange(4)
+    with pytest.raises(InputError, match=r"expected data with classes, as .* leave out regression=True"):
+        evaluate(model, sequences(x, y + 0.5))
+    with pytest.raises(InputError, match="got numbers to be predicted"):
+        evaluate(model, sequences(x, y % 2, regression=True))
+    shares = sequences(x, y / 8)
+    if classes is None:
+        assert evaluate(model, shares).about["classes"] is None
+    else:
+        with pytest.raises(InputError, match="the classes calm, busy"):
+            evaluate(model, shares)
+
+
 def test_sliding_is_left_out_where_it_would_take_hours(adding, monkeypatch):
     monkeypatch.setattr(evaluation, "PATIENCE", 1.0)
     found = evaluate(adding, last_four())
     assert [r.windowing for r in found.runs] == ["carry", "tumbling(4)"]
     assert "ask for it" in next(f.remedy for f in found.findings if f.name == "left-out")
+
+
+def test_numbers_of_samples_that_no_sequence_has_are_told(adding):
+    found = next(f for f in evaluate(adding, whole(), ages=[3, 99]).findings if f.name == "beyond-the-longest")
+    assert found.words == "no sequence has 99 samples: the longest has 4"
+    assert "beyond-the-longest" not in names(evaluate(adding, whole(), ages=[3]))
 
 
 def test_points():

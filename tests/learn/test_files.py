@@ -117,6 +117,7 @@ def test_numbers_to_be_predicted(tmp_path):
         (TABLE.replace("key,", "time,"), {"key": None}, "different column names"),
         ("1,2\n3,4\n", {"key": None, "time": None}, "header=False"),
         (TABLE.encode() + b"\xff,4,1,1,,walk\n", {}, "line 7: expected UTF-8, got byte 0xff"),
+        (b"key,time,x,label\na,1,\xff,walk\n", {}, r"data\.csv: line 2: expected UTF-8, got byte 0xff"),
         (b"a,b\n" + b"1" * 2**21, {"key": None, "time": None, "label": "b"}, "line 2 is longer"),
     ],
 )
@@ -398,3 +399,49 @@ def test_an_ending_that_nothing_reads_is_named_before_any_option(tmp_path, name,
     for options in ({}, {"label": "b"}, {"header": False}):
         with pytest.raises(InputError, match=rf"expected a .csv, .tsv or .txt .*\.npz or \.ts file, got {got}"):
             read(tmp_path / name, **options)
+
+
+def test_labels_per_sample_that_look_like_columns_of_classes(tmp_path):
+    np.savez(path := tmp_path / "data.npz", X=np.ones((3, 3, 1)), y=np.eye(3))
+    with pytest.raises(InputError, match="--label-per sample"):
+        read(path)
+    assert read(path, label_per="sample").per_sample
+
+
+def test_a_column_of_which_float32_keeps_nothing_is_named(tmp_path):
+    rows = [f"{key},{1.7e9 + 3 * t},{t % 3},{key}" for key in (0, 1) for t in range(20)]
+    path = write(tmp_path, "\n".join(["key,at,x,label", *rows]))
+    with pytest.raises(InputError, match=r"feature 'at': .*subtract an offset"):
+        read(path, key="key", label="label")
+    assert read(path, key="key", time="at", label="label").features == ("x",)
+
+
+FLAGS = "key,time,on,note,label\na,1,True,,x\na,2,false,on,x\nb,1,FALSE,,y\nb,2,True,off,y\n"
+
+
+def test_true_and_false_are_1_and_0_and_columns_without_numbers_are_told(tmp_path):
+    data = read(write(tmp_path, FLAGS), **named())
+    assert data.features == ("on",)
+    assert [x.tolist() for x in data.x] == [[[1], [0]], [[0], [1]]]
+    assert data.left_out == ("note",)
+    assert read(write(tmp_path, FLAGS), **named(features=["on"])).left_out == ()
+
+
+def test_true_and_false_in_parquet(tmp_path):
+    pa = pytest.importorskip("pyarrow")
+    columns = {"key": ["a", "b"], "on": [True, False], "note": ["", "x"], "label": [0, 1]}
+    pytest.importorskip("pyarrow.parquet").write_table(pa.table(columns), path := tmp_path / "data.parquet")
+    data = read(path, key="key", label="label")
+    assert [x.tolist() for x in data.x] == [[[1]], [[0]]]
+    assert data.left_out == ("note",)
+
+
+@pytest.mark.parametrize("delimiter", [";", "\t"])
+def test_another_delimiter_is_recognised_and_named(tmp_path, delimiter):
+    path = write(tmp_path, TABLE.replace(",", delimiter))
+    with pytest.raises(InputError, match=re.escape(f"say delimiter={delimiter!r} (--delimiter {delimiter!r})")):
+        read(path, **named())
+    assert read(path, **named(), delimiter=delimiter).features == ("x", "y")
+    for wrong in ("", ", ", "\n", '"'):
+        with pytest.raises(InputError, match="delimiter: expected one character"):
+            read(path, **named(), delimiter=wrong)

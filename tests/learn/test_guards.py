@@ -1,6 +1,7 @@
 """Leaks are found where they are, and nowhere else; scaling knows the training part alone."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from stepstream.errors import InputError
 from stepstream.formats.reading import Provenance, Reading
 from stepstream.graph.streamable import Blocker
 from stepstream.learn.data import sequences, split
+from stepstream.learn.files import read
 from stepstream.learn.guards import leaks, silent
 from stepstream.learn.scaling import scaling
 from stepstream.model import Model, load
@@ -48,6 +50,20 @@ def test_sequences_that_run_from_0_to_1():
     assert names(sequences(X, LABELS)) == ["normalised"]
     whole = noise()
     assert names(sequences((whole - whole.mean((0, 1))) / whole.std((0, 1)), LABELS)) == []
+
+
+def test_sequences_padded_with_zeros():
+    X, lengths = noise(), np.arange(12) % 4 + 17
+    for x, n in zip(X, lengths, strict=True):
+        x[n:] = 0
+    (found,) = leaks(sequences(X, LABELS))
+    assert found.name == "padded"
+    assert found.words.startswith("6 of 12 sequences end in several rows of zeros")
+    assert "lengths=" in found.remedy
+    assert "begin with several" in leaks(sequences(X[:, ::-1], LABELS))[0].words
+    assert names(sequences(X, LABELS, lengths=lengths)) == []
+    X[:, ::5] = 0  # zeros are measured, too
+    assert names(sequences(X, LABELS)) == []
 
 
 def test_a_feature_that_is_the_label():
@@ -124,5 +140,17 @@ def test_what_nothing_is_learned_of():
     feature, missing = silent(data, scaling(data).constant)
     assert feature.words.startswith("feature b: never changes in the training data")
     assert missing.words.startswith("no training data of class odd: the model will not say it")
+    (columns,) = silent(replace(sequences(noise(), LABELS), left_out=("note", "by")), ())
+    assert columns.words == "columns note, by: hold no numbers, and nothing is learned of them"
+    assert "--features" in columns.remedy
     plain = sequences(noise(), LABELS)
     assert list(silent(plain, scaling(plain).constant)) == []
+
+
+def test_a_table_without_a_key_is_one_sequence(tmp_path):
+    path = tmp_path / "data.csv"
+    path.write_text("machine,x,label\n" + "".join(f"m{i // 5},{i % 3},{i % 2}\n" for i in range(20)))
+    (found,) = silent(read(path, label="label"), ())
+    assert found.words == "all 20 samples are one sequence"
+    assert found.remedy.endswith("a row belongs, perhaps the column machine: key= (--key)")
+    assert list(silent(read(path, label="label", key="machine"), ())) == []

@@ -30,6 +30,7 @@ def test_a_recipe_survives_json():
         ({"truncated": 10, "window": 7}, "window: expected none beside truncated=10"),
         ({"truncated": 10, "prefixes": 0.5}, "prefixes: expected none beside truncated=10"),
         ({"class_weights": "equal"}, 'class_weights: expected None, "balanced"'),
+        ({"class_weights": {"a": 0, "b": 0}}, "class_weights: expected one above 0 at least"),
         ({"class_weights": {"a": -1}}, "class_weights of 'a': expected a number from 0"),
     ],
 )

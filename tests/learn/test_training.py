@@ -250,11 +250,25 @@ def test_a_damaged_checkpoint_is_named_without_advice_to_run_it(tmp_path):
     path = tmp_path / "checkpoint.npz"
     whole = path.read_bytes()
     unknown = whole.find(b"PK\x01\x02") + 10  # the first entry's kind of compression
-    for data in (b"no archive", whole[:-40], whole[:unknown] + b"\x63" + whole[unknown + 1 :]):
+    header = whole.replace(b"'fortran_order'", bytes(15))
+    for data in (b"no archive", whole[:-40], whole[:unknown] + b"\x63" + whole[unknown + 1 :], header):
         path.write_bytes(data)
         with pytest.raises(InputError, match=r"checkpoint.npz: expected .* got a damaged file; delete it") as raised:
             checkpoint.read(tmp_path)
         assert "pickle" not in str(raised.value)
+
+
+def test_an_interrupted_checkpoint_leaves_nothing_behind(tmp_path, monkeypatch):
+    checkpoint.write(tmp_path, {"a": 1}, {"x": np.arange(3.0)})
+
+    def interrupted(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoint.os, "fsync", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        checkpoint.write(tmp_path, {"a": 2}, {"x": np.arange(3.0)})
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.npz"]
+    assert checkpoint.read(tmp_path)[0] == {"a": 1}
 
 
 def test_a_file_in_place_of_the_folder_is_refused_before_training(tmp_path):
@@ -444,6 +458,14 @@ def layers_of(*inner, shape=(8, 2)):
     return keras.Sequential([keras.layers.Input(shape), *inner])
 
 
+def test_a_training_that_learned_nothing_is_told(training):
+    made = train(steps(), replace(SMALL, rate=30.0, average=0, clip=None))
+    (found,) = [g for g in made.report["guards"] if g["name"] == "learned-nothing"]
+    assert "above the 0.693 of always answering with the shares" in found["words"]
+    assert "lower the rate" in found["remedy"]
+    assert not [g for g in training.report["guards"] if g["name"] == "learned-nothing"]
+
+
 def test_networks_that_cannot_be_are_refused():
     from keras import layers
 
@@ -456,6 +478,9 @@ def test_networks_that_cannot_be_are_refused():
         ("lstm", "expected a Keras model or a function"),
         (lambda recipe, features: None, "expected a function that returns a Keras model"),
     ]
+    frozen = layers_of(layers.LSTM(4), layers.Dense(1, "sigmoid"))
+    frozen.trainable = False
+    refused.append((frozen, "network: expected weights that can be trained, got none"))
     for network, said in refused:
         with pytest.raises((InputError, BlockedError), match=said):
             train(steps(), SMALL, network=network)

@@ -1,6 +1,7 @@
 """Fitted triggers in models: what they decide, sample by sample, and what is reported of them."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,11 +10,11 @@ from learn.walks import chances, labelled, passing, walks
 from stepstream.errors import InputError
 from stepstream.graph import attach
 from stepstream.learn import decision_rules as rules
-from stepstream.learn.answers import probabilities
+from stepstream.learn.answers import probabilities, raw_logits
 from stepstream.learn.calibration import calibrate
 from stepstream.learn.data import sequences
 from stepstream.learn.decision_rules import Cost
-from stepstream.learn.rule_families import FAMILIES
+from stepstream.learn.rule_families import FAMILIES, threshold
 from stepstream.learn.trigger import GAP, fit_trigger
 
 TIME = 12
@@ -185,7 +186,18 @@ def test_little_data_is_said():
         (lambda d: fit_trigger(passing(), d, family=GAP, alpha=0.01), "expected at least 344 streams"),
         (lambda d: fit_trigger(passing(), d, probabilities=chances([[0.5]])), "expected those of 150"),
         (lambda d: fit_trigger(passing(), d, probabilities=[np.zeros((2, 2))] * 150), r"expected shape \(12, 2\)"),
-        (lambda d: fit_trigger(passing(), d.some([0])), "at least 2 streams"),
+        (
+            lambda d: fit_trigger(passing(), d, probabilities=[np.full((12, 2), 0.7)] * 150),
+            "'0', sample 1: expected numbers from 0 to 1 that sum up to 1",
+        ),
+        (lambda d: fit_trigger(passing(), d, probabilities=[np.full((12, 2), np.nan)] * 150), "sum up to 1"),
+        (lambda d: fit_trigger(passing(), d, probabilities=raw_logits(passing(), d)), "not its logits"),
+        (lambda d: fit_trigger(passing(), d.some(np.array(d.y) == 1)), "at least 2 classes .*, got 'up' alone"),
+        (
+            lambda d: rules.decisions(np.full((12, 2), 0.5), threshold(0.5), k=0),
+            "k: expected a whole number of samples",
+        ),
+        (lambda d: fit_trigger(passing(), replace(d, streams=("a",) * 150)), "at least 2 streams"),
         (lambda d: fit_trigger(passing(), sequences([[[0.5], [1]]] * 4, [[0, 1]] * 4)), "a label for each sample"),
         (lambda d: fit_trigger(passing(), sequences([[[0.5], [1]]] * 2, [0.5, 2])), "numbers to be predicted"),
     ],

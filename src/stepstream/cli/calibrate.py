@@ -12,6 +12,7 @@ from stepstream.cli.app import app, console, print_json, say, table_with
 from stepstream.cli.data_options import (
     ClassesOption,
     DataArgument,
+    DelimiterOption,
     FeaturesOption,
     HeaderOption,
     KeyOption,
@@ -51,6 +52,7 @@ def calibrate(
     classes: ClassesOption = None,
     label_per: LabelPerOption = None,
     header: HeaderOption = True,
+    delimiter: DelimiterOption = None,
     held_out: Annotated[Path | None, typer.Option(help="More data, as DATA, to show before and after on.")] = None,
     method: Annotated[
         str, typer.Option(help='auto, identity, temperature, "temperature by step" or isotonic.')
@@ -72,7 +74,7 @@ def calibrate(
     files.writable({"--out": target(out), "--png": png}, files.PICTURES)
     if png is not None:
         plotting.available()
-    options = (key, time, label, stream, features, classes, label_per, False, header)
+    options = (key, time, label, stream, features, classes, label_per, False, header, delimiter)
     loaded, more = read_data(data, *options), None if held_out is None else read_data(held_out, *options)
     if png is not None and more is None and len(set(loaded.streams)) < 2:
         raise InputError("--png: expected --held-out too, as data of one stream leave nothing to validate and to draw")

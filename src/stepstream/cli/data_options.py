@@ -30,6 +30,7 @@ RegressionOption = Annotated[
     bool, typer.Option("--regression", help="Labels are numbers to be predicted, even where they are whole.")
 ]
 HeaderOption = Annotated[bool, typer.Option("--header/--no-header", help="Columns are 0, 1, ... without.")]
+DelimiterOption = Annotated[str | None, typer.Option(help="Of CSV; default: a comma, in .tsv files a tabulator.")]
 
 
 def read_data(
@@ -43,6 +44,7 @@ def read_data(
     label_per: str | None,
     regression: bool,
     header: bool,
+    delimiter: str | None,
 ) -> Sequences:
     """`learn.read` with the options as they are written."""
     names: Sequence[str] | None = names_of("--features", features)
@@ -57,4 +59,5 @@ def read_data(
         label_per=label_per,
         regression=True if regression else None,
         header=header,
+        delimiter="\t" if delimiter == r"\t" else delimiter,
     )

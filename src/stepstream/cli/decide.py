@@ -13,6 +13,7 @@ from stepstream.cli.app import app, console, print_json, say, table_with
 from stepstream.cli.data_options import (
     ClassesOption,
     DataArgument,
+    DelimiterOption,
     FeaturesOption,
     HeaderOption,
     KeyOption,
@@ -53,6 +54,7 @@ def decide(
     features: FeaturesOption = None,
     classes: ClassesOption = None,
     header: HeaderOption = True,
+    delimiter: DelimiterOption = None,
     held_out: Annotated[Path | None, typer.Option(help="More data, as DATA, to score the decisions on.")] = None,
     calibrated: Annotated[
         bool,
@@ -90,7 +92,18 @@ def decide(
     files.writable({"--out": target(out), "--png": png}, files.PICTURES)
     if png is not None:
         plotting.available()
-    options = (key, time, label, stream, features, classes, "sequence" if label is not None else None, False, header)
+    options = (
+        key,
+        time,
+        label,
+        stream,
+        features,
+        classes,
+        "sequence" if label is not None else None,
+        False,
+        header,
+        delimiter,
+    )
     loaded, more = read_data(data, *options), None if held_out is None else read_data(held_out, *options)
     chosen, probabilities = load_model(model, training_length, scale, architecture), None
     if calibrated:

@@ -12,6 +12,7 @@ from stepstream.cli.app import app, console, print_json
 from stepstream.cli.data_options import (
     ClassesOption,
     DataArgument,
+    DelimiterOption,
     FeaturesOption,
     HeaderOption,
     KeyOption,
@@ -50,6 +51,7 @@ def evaluate(
     label_per: LabelPerOption = None,
     regression: RegressionOption = False,
     header: HeaderOption = True,
+    delimiter: DelimiterOption = None,
     windowing: Annotated[
         list[str] | None,
         typer.Option(
@@ -78,7 +80,7 @@ def evaluate(
     if html is not None or png is not None:
         plotting.available()
     loaded = load_model(model, training_length, scale, architecture)
-    options = (key, time, label, stream, features, classes, label_per, regression, header)
+    options = (key, time, label, stream, features, classes, label_per, regression, header, delimiter)
     found = evaluate_model(
         loaded,
         read_data(data, *options),

@@ -16,6 +16,7 @@ from stepstream.cli.course import Course, show, table
 from stepstream.cli.data_options import (
     ClassesOption,
     DataArgument,
+    DelimiterOption,
     FeaturesOption,
     HeaderOption,
     KeyOption,
@@ -57,6 +58,7 @@ def train(
     label_per: LabelPerOption = None,
     regression: RegressionOption = False,
     header: HeaderOption = True,
+    delimiter: DelimiterOption = None,
     recipe: Annotated[Path | None, typer.Option(help="JSON file of settings; the options below go over it.")] = None,
     network: Annotated[
         Path | None,
@@ -163,7 +165,7 @@ def train(
     chosen = Recipe(**settings)
     course = Course(console(err=True), folder)
     with course.interruptible():
-        loaded = read_data(data, key, time, label, stream, features, classes, label_per, regression, header)
+        loaded = read_data(data, key, time, label, stream, features, classes, label_per, regression, header, delimiter)
         # a sweep needs no validation part to stop early: it has its folds
         part, held = parts(loaded, replace(chosen, patience=None) if find else chosen, validation)
         if calibrated:

@@ -52,7 +52,8 @@ def probabilities(model: Model, data: Sequences, windowing: str | Windowing = "c
             t = int(wrong.argmax())
             raise InputError(
                 f"expected probabilities of classes, got {p[t].tolist()} (sequence {key!r}, sample {t + 1}); let the "
-                "network end in one sigmoid unit or in a softmax, or say regression=True where it predicts numbers"
+                "network end in one sigmoid unit or in a softmax, or say regression=True (--regression) where it "
+                "predicts numbers"
             )
     return tuple(map(as_classes, answers))
 
@@ -81,8 +82,7 @@ def matched(model: Model, data: Sequences) -> Sequences:
         raise InputError(f"expected a model with one output, got {', '.join(model.output_names)}")
     outputs = model.output_sizes[0]
     if data.classes is None:
-        if outputs != 1:
-            raise InputError(f"expected a model with one number as its answer for regression, got {outputs}")
+        _check_numbers(model, data, outputs)
         return data
     named = _order(model.classes, data.classes, max(2, outputs))
     if named == data.classes:
@@ -103,6 +103,30 @@ def _places(named: tuple[str, ...], classes: tuple[str, ...]) -> Array:
     """Where classes of data stand among those of a model, as `_order` has found these."""
     by_name = set(classes) <= set(named)
     return np.array([named.index(c) if by_name else int(c) for c in classes], np.int64)
+
+
+def _check_numbers(model: Model, data: Sequences, outputs: int) -> None:
+    """Refuse numbers to be predicted for a model of classes, of which no figure would mean anything.
+
+    A sigmoid without names of classes may answer with a share, which is a number from 0 to 1.
+    """
+    if model.classes is not None:
+        said = f"the classes {', '.join(model.classes)}"
+    elif outputs != 1:
+        raise InputError(f"expected a model with one number as its answer for regression, got {outputs}")
+    else:
+        try:
+            attach.n_classes(model.graph)
+        except InputError:  # no sigmoid at its end
+            return
+        y = np.concatenate([np.atleast_1d(v) for v in data.y])
+        if ((y >= 0) & (y <= 1)).all() and not np.isin(y, (0, 1)).all():
+            return
+        said = "probabilities of two classes"
+    raise InputError(
+        f"expected data with classes, as the model answers with {said}, got numbers to be predicted; leave out "
+        "regression=True (--regression), or say regression=False for classes that are written as 1.0, 2.0, ..."
+    )
 
 
 def named(model: Model, data: Sequences) -> Model:

@@ -14,7 +14,7 @@ from stepstream.errors import InputError
 from stepstream.graph import attach
 from stepstream.graph.ir import Array
 from stepstream.learn import distribution, isotonic, temperature, unseen
-from stepstream.learn.answers import class_columns, matched, named, raw_logits
+from stepstream.learn.answers import SUM, class_columns, matched, named, raw_logits
 from stepstream.learn.data import Sequences
 from stepstream.learn.kinds import about, of_kind, of_sequences
 from stepstream.learn.metrics import calibration_error, or_none, standard_error
@@ -92,8 +92,9 @@ def calibrate(
 
     data: labelled sequences that the model was **not** trained on: on its own training data it is surer of itself, and
     more often right, than anywhere else. Where there are no others, let `out_of_fold` train models on parts of the
-    training data, and give `logits=` the answers of those that had not seen each sequence: (time_i, outputs) each, the
-    columns in the order of the data's classes, which then has to be the model's.
+    training data, and give `logits=` the answers of those that had not seen each sequence: (time_i, classes) each, the
+    columns in the order of the data's classes, which then has to be the model's; of one sigmoid unit z alone,
+    (time_i, 1), or (0, z), as `out_of_fold` gives it.
     method: "auto", or one of `METHODS` by name. "auto" goes from the plainest on, and takes a further one only where
     its cross-validated log loss (by stream) is lower by more than the standard error of the difference, or twice that
     with fewer than 100 streams, of which it is a guess itself: "identity"
@@ -131,6 +132,8 @@ def calibrate(
     data = matched(model, data)
     ages = _ages(data, cut)
     _check(raw, data, classes)
+    if given is not None:
+        _check_given(model, given, data.keys)
     n = model.training_length or max(int(age.max()) for age in ages)
     every = temperature.points(raw, data.y, ages)
     warnings = unseen.warnings(model, data) if logits is None else []
@@ -142,7 +145,10 @@ def calibrate(
             "all data belong to one stream, so that no calibration can be validated"
             + ("; the model is left as it is" if method == "auto" else f"; {method} is taken on trust")
         )
-    tried = _tried(method, len(set(data.streams))) if parts else [IDENTITY]
+    one = len(np.unique(every.label)) == 1 and method == "auto"
+    if one:
+        warnings.append("all data belong to one class, of which no calibration is learned; the model is left as it is")
+    tried = _tried(method, len(set(data.streams))) if parts and not one else [IDENTITY]
     crossed = {name: _crossed(name, every, n, parts) for name in dict.fromkeys([IDENTITY, *tried])}
     losses = {name: _losses(every, p, len(data)) for name, p in crossed.items()}
     chosen = _choose(tried, losses, data) if method == "auto" else method
@@ -322,6 +328,32 @@ def _same_order(model: Model, data: Sequences, classes: int) -> None:
             f"logits: expected data with their classes in the model's order, {expected}, as columns of logits have it, "
             f"got {','.join(data.classes or ())}; name the classes so when the data are read or made (classes=)"
         )
+
+
+def _check_given(model: Model, logits: Sequence[Array], keys: Sequence[str]) -> None:
+    """Raises InputError for what are no logits, or none of a model with such an end."""
+    if all(_probable(z) for z in logits):
+        raise InputError(
+            "logits: expected answers before the last activation, got numbers from 0 to 1"
+            + ("" if logits[0].shape[1:] == (1,) else " that sum up to 1 at each sample")
+            + ": are these probabilities? Give out_of_fold(...).logits, or log(p) of a softmax and log(p / (1 - p)) "
+            "of a sigmoid, with zeros in a column before it, (0, z)"
+        )
+    one = model.with_graph(attach.logits(model.graph)).output_sizes[0] == 1
+    for key, z in zip(keys, logits, strict=True):
+        if z.shape[1:] == (1,) and not one:
+            raise InputError(f"logits of sequence {key!r}: expected a column for each class, got shape {z.shape}")
+        if one and z.shape[1:] == (2,) and z[:, 0].any():
+            raise InputError(
+                f"logits of sequence {key!r}: expected (0, z) at each sample for a model with one sigmoid unit, got "
+                f"{z[z[:, 0] != 0][0].tolist()}; give z alone, (time, 1)"
+            )
+
+
+def _probable(z: Array) -> bool:
+    """Whether these look like probabilities, with a column for each class or for the second of two."""
+    inside = z.ndim == 2 and bool(((z >= 0) & (z <= 1)).all())
+    return inside and (z.shape[1] == 1 or bool((abs(z.sum(axis=1) - 1) <= SUM).all()))
 
 
 def _check(logits: Sequence[Array], data: Sequences, classes: int) -> None:

@@ -18,6 +18,8 @@ from stepstream.graph.ir import Array
 from stepstream.learn.kinds import of_kind
 
 _UNNAMED = re.compile(r"feature \d+")  # as `unnamed` writes it
+LOST = 0.1  # rounding to float32, in parts of how far a feature moves within a sequence: beyond it little is left of it
+JITTER = 1e-11  # of a feature's size: what moves less is a constant that was computed in float64
 MAX_CLASSES = 1000  # more different labels than that are numbers to be predicted, not classes
 
 
@@ -29,8 +31,8 @@ class Sequences:
     x: float32 (time_i, features) each, finite. y: int64 class index, or float32 for regression, (time_i,) each where
     `per_sample`, else () each. keys: one name for each sequence, all different. streams: the stream to which each
     belongs; a stream never gets into two parts of a split, and its sequences are in their order. features: "feature 0",
-    "feature 1", ... where nobody named them. classes: None for regression. Raises InputError for parts that do not fit
-    together.
+    "feature 1", ... where nobody named them. classes: None for regression. left_out: columns of a table that hold no
+    numbers, where nobody named the features. Raises InputError for parts that do not fit together.
     """
 
     x: tuple[Array, ...]
@@ -40,6 +42,7 @@ class Sequences:
     features: tuple[str, ...]
     classes: tuple[str, ...] | None
     per_sample: bool
+    left_out: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         counts = {name: len(getattr(self, name)) for name in ("x", "y", "keys", "streams")}
@@ -77,8 +80,16 @@ class Sequences:
         return not all(_UNNAMED.fullmatch(name) for name in self.features)
 
     def some(self, indices: Iterable[int]) -> Sequences:
-        """The sequences at these places, in this order."""
-        chosen = [int(i) for i in indices]
+        """The sequences at these places, in this order; or where a mask of booleans (m,) is true. Raises InputError."""
+        places = np.asarray(indices if isinstance(indices, np.ndarray) else list(indices))
+        if places.dtype == bool:
+            if places.shape != (len(self),):
+                raise InputError(f"indices: expected a mask of {len(self)} booleans, got shape {places.shape}")
+            places = np.flatnonzero(places)
+        fits = places.ndim == 1 and (not places.size or places.dtype.kind in "iu")
+        if not fits or ((places < -len(self)) | (places >= len(self))).any():
+            raise InputError(f"indices: expected whole numbers from 0 to {len(self) - 1}, got {short(indices)}")
+        chosen = places.astype(int).tolist()
         return replace(
             self,
             x=tuple(self.x[i] for i in chosen),
@@ -104,13 +115,27 @@ def sequences(
     X: (m, time, features), or m arrays (time_i, features), or with `lengths` (m,) all samples below each other,
     (total, features), or padded at their ends, (m, time, features). y: (m,), or per sample (m, time), m arrays
     (time_i,), or with samples below each other (total,).
+    One column for each class, (m, classes), is y.argmax(-1), and refused; so are 0s with a single 1 in each row of an
+    array (m, time), which list(y) gives as labels per sample.
     Whole numbers, texts and booleans are classes, as are floats that are all 0 or 1; other floats are numbers to be
     predicted; `regression` says otherwise. classes: their names in the model's order; whole numbers in y then count
     from 0. Without it the classes are the labels that occur, sorted; 0 and 1 are two classes even if one is missing.
+    Values are kept in float32: a feature that moves by less than that can tell apart at its size, such as seconds since
+    1970, is refused.
     keys: a name for each sequence; by default its number. streams: the stream of each; by default each is its own.
     Raises InputError.
     """
     xs, ys = _parts(X, y, lengths)
+    if (
+        getattr(y, "ndim", 0) == 2
+        and np.shape(y) == (len(xs), max(map(len, xs), default=0))
+        and _one_hot(np.asarray(y))
+    ):
+        raise InputError(
+            f"y: expected labels, got 0s with a single 1 in each row, shape {np.shape(y)}: one column for each class, "
+            "or labels of samples? Give y.argmax(-1) for a class for each sequence, list(y) for labels per "
+            "sample (of a file: --label-per sample)"
+        )
     names = _texts("keys", keys, len(xs)) or tuple(map(str, range(len(xs))))
     found = []
     for key, part in zip(names, xs, strict=True):
@@ -127,6 +152,8 @@ def sequences(
         found.append(x)
     if not found:
         raise InputError("expected at least one sequence, got none")
+    columns = tuple(features) if features is not None else unnamed(range(found[0].shape[1]))
+    _check_precision(xs, found, columns)
     labels, per_sample = _labels(ys, found, names)
     values, named = _values(labels, classes, regression)
     ends = np.cumsum([len(x) for x in found])[:-1]
@@ -135,7 +162,7 @@ def sequences(
         tuple(np.split(values, ends) if per_sample else [np.asarray(v) for v in values]),
         names,
         _texts("streams", streams, len(xs)) or names,
-        tuple(features) if features is not None else unnamed(range(found[0].shape[1])),
+        columns,
         named,
         per_sample,
     )
@@ -148,6 +175,11 @@ def unnamed(columns: Iterable[int | str]) -> tuple[str, ...]:
 
 def _parts(X: Any, y: Any, lengths: Sequence[int] | None) -> tuple[list[Any], list[Any]]:
     """Sequences and labels one by one."""
+    for name, values in (("X", X), ("y", y)):
+        try:
+            iter(values)
+        except TypeError:
+            raise InputError(f"{name}: expected one for each sequence, got {short(values)}") from None
     if lengths is None:
         if getattr(X, "ndim", 3) != 3:
             raise InputError(
@@ -156,7 +188,7 @@ def _parts(X: Any, y: Any, lengths: Sequence[int] | None) -> tuple[list[Any], li
             )
         xs, ys = list(X), list(y)
     else:
-        x, counts = np.asarray(X), np.asarray(lengths)
+        x, counts = np.asanyarray(X), np.asarray(lengths)  # a mask stays, to be refused unless it is on padding alone
         padded, most = x.ndim == 3, x.shape[1] if x.ndim == 3 else len(x)
         whole = counts.ndim == 1 and counts.dtype.kind in "iu" and bool(((counts > 0) & (counts <= most)).all())
         if not whole or (len(counts) != len(x) if padded else counts.sum() != len(x)):
@@ -167,14 +199,43 @@ def _parts(X: Any, y: Any, lengths: Sequence[int] | None) -> tuple[list[Any], li
         if padded and len(y) == len(x):
             ys = [v[:n] if np.ndim(v) and len(v) == most else v for v, n in zip(y, counts, strict=True)]
         else:
-            ys = np.split(np.asarray(y), ends) if len(y) == len(x) != len(counts) else list(y)
+            ys = np.split(np.asanyarray(y), ends) if len(y) == len(x) != len(counts) else list(y)
     if len(xs) != len(ys):
         raise InputError(f"y: expected a label for each of {len(xs)} sequences, got {len(ys)}")
     return xs, ys
 
 
+def _check_precision(parts: list[Any], xs: list[Array], features: tuple[str, ...]) -> None:
+    """Refuse features that move within sequences by no more than float32 can tell apart, such as times since 1970."""
+    if {x.shape[1] for x in xs} != {len(features)}:
+        return  # refused later
+    lost, moved, size = np.zeros((3, len(features)))
+    for part, x in zip(parts, xs, strict=True):
+        wide = np.asarray(part) if isinstance(part, list | tuple | np.ndarray) else x
+        if wide.dtype.kind in "iuf" and wide.dtype.itemsize > x.dtype.itemsize:
+            wide = wide.astype(np.float64)
+            lost += ((x - wide) ** 2).sum(axis=0)
+            moved += ((wide - wide.mean(axis=0)) ** 2).sum(axis=0)
+            size += (wide**2).sum(axis=0)
+    swallowed = (lost > LOST**2 * moved) & (moved > JITTER**2 * size)
+    if swallowed.any():
+        i = int(swallowed.argmax())
+        value = max((x[:, i] for x in xs), key=lambda v: float(abs(v).max()))
+        raise InputError(
+            f"feature {features[i]!r}: expected values whose changes float32 can hold, got some around "
+            f"{float(value[0]):.4g}, where its steps are {float(np.spacing(abs(value[0]))):.3g}; subtract an offset, "
+            "such as the first value of each sequence, here and on streams"
+        )
+
+
 def _labels(ys: list[Any], xs: list[Array], keys: tuple[str, ...]) -> tuple[Array, bool]:
     """All labels in one row, and whether there is one per sample."""
+    for key, y in zip(keys, ys, strict=True):
+        if np.ma.is_masked(y) or (isinstance(y, list | tuple) and any(map(np.ma.is_masked, y))):
+            raise InputError(
+                f"y of sequence {key!r}: expected labels, got masked ones, below which lies anything; leave out what "
+                "has no label, or give lengths= where padding is masked"
+            )
     try:
         arrays = [np.asarray(y) for y in ys]
     except ValueError as e:
@@ -184,9 +245,12 @@ def _labels(ys: list[Any], xs: list[Array], keys: tuple[str, ...]) -> tuple[Arra
     per_sample = arrays[0].ndim > 0
     for key, a, x in zip(keys, arrays, xs, strict=True):
         if a.shape != (x.shape[:1] if per_sample else ()):
+            if all(a.ndim and _one_hot(a, 1) for a in arrays):
+                cure = "of one column for each class y.argmax(-1) makes labels"
+            else:
+                cure = "of several numbers give the one to be predicted, such as y[..., 0]"
             raise InputError(
-                f"y of sequence {key!r}: expected one label, or {len(x)}, one per sample, got shape {a.shape}; of one "
-                "column for each class y.argmax(-1) makes labels"
+                f"y of sequence {key!r}: expected one label, or {len(x)}, one per sample, got shape {a.shape}; {cure}"
             )
         if a.dtype.kind == "f" and not np.isfinite(a).all():
             at = f", sample {int((~np.isfinite(a)).argmax()) + 1}" if per_sample else ""
@@ -198,6 +262,14 @@ def _labels(ys: list[Any], xs: list[Array], keys: tuple[str, ...]) -> tuple[Arra
     if len(texts) > 1 or any(a.dtype.kind not in "biufUS" for a in arrays):
         raise InputError(f"y: expected labels all of one kind, texts or numbers, got {short(ys)}")
     return np.concatenate([np.atleast_1d(a) for a in arrays]), per_sample
+
+
+def _one_hot(y: Array, columns: int = 2) -> bool:
+    """Whether each row holds a single 1 among 0s, in so many different columns at least."""
+    if y.dtype.kind not in "biuf" or y.shape[-1] < 2 or not np.isin(y, (0, 1)).all():
+        return False
+    hot = y.reshape(-1, y.shape[-1])
+    return bool((hot.sum(axis=1) == 1).all() and hot.any(axis=0).sum() >= columns)
 
 
 def _values(labels: Array, classes: Sequence[str] | None, regression: bool | None) -> tuple[Array, Any]:
@@ -237,7 +309,7 @@ def class_names(labels: Array) -> tuple[str, ...]:
     if len(different) > MAX_CLASSES:
         raise InputError(
             f"y: expected at most {MAX_CLASSES} classes, got {len(different)} different labels; if they are numbers to "
-            "be predicted, say regression=True"
+            "be predicted, say regression=True (--regression)"
         )
     texts = [
         v.decode() if isinstance(v, bytes) else str(int(v) if isinstance(v, bool) else v) for v in different.tolist()

@@ -14,6 +14,7 @@ from typing import Any, final
 
 import numpy as np
 
+from stepstream.arguments import whole
 from stepstream.errors import InputError
 from stepstream.graph.ir import Array
 from stepstream.learn.metrics import harmonic_mean, or_none, standard_error
@@ -121,8 +122,10 @@ def _speaks(seen: Trace, rules: Array) -> Array:
 def decisions(probabilities: Array, rule: Any, k: int = 1, latched: bool = True) -> Array:
     """The trigger on one sequence, bit for bit as the op in a model does it: int64 (time,), -1 while undecided.
 
-    probabilities: float32 (time, classes), from the sequence's first sample on. rule: float32 (n, 3).
+    probabilities: float32 (time, classes), from the sequence's first sample on. rule: float32 (n, 3). k: samples in a
+    row that have to speak for the same class. Raises InputError.
     """
+    whole("k", k, 1, of="samples")
     return held(trace([probabilities]), checked(rule)[None], k, latched)[0, 0].astype(np.int64)
 
 

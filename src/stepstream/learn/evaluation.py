@@ -145,12 +145,15 @@ def evaluate(
     chosen, findings = _windowings(model, data, windowings, n)
     answers = {str(w): probabilities(model, data, w) for w in chosen}
     at = points(int(data.lengths.max()), [n] if n else [], ages)
+    if ages is not None and (beyond := [age for age in ages if age > data.lengths.max()]):
+        words = f"no sequence has {', '.join(map(str, beyond))} samples: the longest has {data.lengths.max()}"
+        findings.append(Finding("beyond-the-longest", words, "ask for fewer (ages=, --at), or bring longer sequences"))
     runs = tuple(_run(data, w, answers[str(w)], at) for w in chosen)
     prior = _prior(data if train is None else train)
     baselines = tuple(_baselines(data, runs[0].windowing, answers[runs[0].windowing], prior, train is not None))
-    if (words := seen_by(model, data)) is not None:
+    if (known := seen_by(model, data)) is not None:
         remedy = "evaluate it on data that had no part in its training: stepstream.learn.split holds some out"
-        findings.append(Finding("known-data", words, remedy))
+        findings.append(Finding("known-data", known, remedy))
     findings += _remarks(model, data, answers, runs, prior, n)
     findings += leaks(data, train, model)
     window = n or (None if data.per_sample else int(data.lengths.max()))

@@ -53,10 +53,13 @@ class Section:
     marks: frozenset[int] = frozenset()
 
     def fitting(self, width: int) -> Section:
-        """Without as many of the optional columns as it takes to have room in so many characters."""
-        if self._width() <= width or not self.optional:
+        """Without as many of the optional columns, and then of the last, as it takes to have room in so many
+        characters: a number that is cut is another number.
+        """
+        if self._width() <= width or len(self.columns) < 3:
             return self
-        kept = [i for i, c in enumerate(self.columns) if c != self.optional[0]]
+        leaves = next(iter(self.optional), self.columns[-1])
+        kept = [i for i, c in enumerate(self.columns) if c != leaves]
         columns, rows = tuple(self.columns[i] for i in kept), tuple(tuple(r[i] for i in kept) for r in self.rows)
         return replace(self, columns=columns, rows=rows, optional=self.optional[1:]).fitting(width)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import zipfile
-import zlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from stepstream.arrays import short
 from stepstream.errors import InputError
 from stepstream.formats.files import regular_file
 from stepstream.graph.ir import Array
+from stepstream.learn.checkpoint import UNREADABLE
 from stepstream.learn.data import Sequences, sequences, unnamed
 from stepstream.learn.table_files import Columns, read_csv, read_parquet
 from stepstream.learn.ts_files import read_ts
@@ -79,6 +79,8 @@ def read(
                 raise InputError(f"expected each column to mean one thing, got {used}")
             if end == ".parquet":
                 return read_parquet(path, columns, classes, regression)
+            if delimiter is not None and (len(delimiter) != 1 or delimiter in '"\r\n'):
+                raise InputError(f"delimiter: expected one character, no quote and no end of a line, got {delimiter!r}")
             if delimiter is None:
                 delimiter = "\t" if end.startswith(".tsv") else ","
             data = read_csv(path, columns, classes, regression, delimiter, header)
@@ -87,7 +89,7 @@ def read(
         if given := [option for option, column in named.items() if column is not None]:
             raise InputError(f"{given[0]}: expected none, as only tables have columns, got {named[given[0]]!r}")
         if end == ".npz":
-            return _fitting(_npz(path, classes, regression), features, label_per, end)
+            return _fitting(_npz(path, classes, regression, label_per), features, label_per, end)
         return _fitting(read_ts(path, classes, regression), features, label_per, end)
     except OSError as e:
         raise InputError(f"{path}: {e.strerror or e}") from e
@@ -116,7 +118,7 @@ def _fitting(data: Sequences, features: Sequence[str] | None, label_per: str | N
     )
 
 
-def _npz(path: Path, classes: Sequence[str] | None, regression: bool | None) -> Sequences:
+def _npz(path: Path, classes: Sequence[str] | None, regression: bool | None, label_per: str | None) -> Sequences:
     try:
         with zipfile.ZipFile(path) as archive:
             _sized(archive)
@@ -129,7 +131,7 @@ def _npz(path: Path, classes: Sequence[str] | None, regression: bool | None) -> 
             arrays: dict[str, Array] = {name: file[name] for name in NAMES if name in file.files}
     except InputError:
         raise
-    except (ValueError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error, RuntimeError, KeyError) as e:
+    except (MemoryError, *UNREADABLE) as e:
         raise InputError(f"not a readable .npz file: {e}; write it with numpy.savez(path, X=..., y=...)") from e
     texts = {n: arrays[n].reshape(-1).tolist() for n in ("keys", "streams", "features", "classes") if n in arrays}
     if classes is not None:
@@ -137,7 +139,7 @@ def _npz(path: Path, classes: Sequence[str] | None, regression: bool | None) -> 
     lengths = arrays.get("lengths")
     return sequences(
         arrays["X"],
-        arrays["y"],
+        list(arrays["y"]) if label_per == "sample" and arrays["y"].ndim == 2 else arrays["y"],
         lengths=None if lengths is None else lengths.tolist(),
         regression=regression,
         **texts,

@@ -18,6 +18,8 @@ from stepstream.model import Model
 ENOUGH = 3  # sequences, before their common habit is more than chance
 SHORTEST = 8  # samples, before a mean of 0 and a spread of 1 are more than chance
 NEAR = 2e-3  # how near to 0 and 1 a normalised sequence comes after rounding in a text file
+RARE = 0.01  # of the other samples that are zeros, where zeros stand for nothing
+WORSE = 1.05  # times the loss of a constant answer: dropout and noise make that of a training a little higher
 MANY = 50  # samples, before a feature that tells the label in all of them is more than chance
 
 
@@ -37,11 +39,11 @@ class Finding:
 def leaks(data: Sequences, other: Sequences | None = None, model: Model | None = None) -> tuple[Finding, ...]:
     """What gives the future, or the answer, away. other: the part that was trained on, or held out.
 
-    Looks for sequences normalised each by itself, streams and sequences in both parts, features that tell the label
-    or the time, and layers of the model that look ahead. Nothing found is no proof.
+    Looks for sequences padded with zeros or normalised each by itself, streams and sequences in both parts, features
+    that tell the label or the time, and layers of the model that look ahead. Nothing found is no proof.
     """
     of_kind("data", data, Sequences)
-    found = [*_normalised(data), *_label_among_features(data), *_clocks(data)]
+    found = [*_padded(data), *_normalised(data), *_label_among_features(data), *_clocks(data)]
     if other is not None:
         found += _in_both(data, other)
     if model is not None:
@@ -50,7 +52,26 @@ def leaks(data: Sequences, other: Sequences | None = None, model: Model | None =
 
 
 def silent(data: Sequences, constant: Sequence[str]) -> Iterator[Finding]:
-    """Features that never change, as `scaling` finds them, and classes that never occur: nothing is learned of them."""
+    """Of what nothing is learned: columns without numbers, features that never change, as `scaling` finds them, and
+    classes that never occur; and sequences of which nobody said where one ends and the next begins.
+    """
+    columns = verb(len(data.left_out), "column", "columns") + f" {', '.join(data.left_out[:5])}"
+    if len(data.left_out) > 5:
+        columns += f" and {len(data.left_out) - 5} more"
+    if data.keys == ("0",):
+        perhaps = f", perhaps the {columns}" if data.left_out else ""
+        yield Finding(
+            "one-sequence",
+            f"all {counted(len(data.x[0]), 'sample')} are one sequence",
+            f"if these are several recordings, name the column that says to which a row belongs{perhaps}: key= (--key)",
+        )
+    elif data.left_out:
+        yield Finding(
+            "left-out-columns",
+            f"{columns}: {verb(len(data.left_out), 'holds', 'hold')} no numbers, and nothing is learned of "
+            f"{verb(len(data.left_out), 'it', 'them')}",
+            "write what matters as numbers; to leave it out knowingly, name the features: features= (--features)",
+        )
     if constant:
         names = _names(data, np.isin(data.features, constant))
         yield Finding(
@@ -69,6 +90,20 @@ def silent(data: Sequences, constant: Sequence[str]) -> Iterator[Finding]:
                 f"{verb(len(never), 'it', 'them')}",
                 "bring data of every class",
             )
+
+
+def unlearned(data: Sequences, loss: float) -> Iterator[Finding]:
+    """A training whose mean loss, of the epoch that was kept, is above that of answering with the class shares."""
+    y = np.concatenate([np.atleast_1d(v) for v in data.y])
+    shares = np.bincount(y) / len(y)
+    constant = -float(sum(p * np.log(p) for p in shares if p > 0))
+    if constant > 0 and loss > WORSE * constant:
+        yield Finding(
+            "learned-nothing",
+            f"the training ends with a loss of {loss:.3g}, above the {constant:.3g} of always answering with the "
+            "shares of the classes: the model has learned nothing",
+            "lower the rate (rate=, --rate), or give it more epochs",
+        )
 
 
 def look_ahead(model: Model) -> Iterator[Finding]:
@@ -100,6 +135,27 @@ def _normalised(data: Sequences) -> Iterator[Finding]:
                 f"{_names(data, by_itself)}: nearly every sequence {what}, so each was normalised by itself, with its "
                 "own future, which no stream knows",
                 "go back to the raw values, and scale by the mean and std of the training part (scale=)",
+            )
+
+
+def _padded(data: Sequences) -> Iterator[Finding]:
+    """Sequences of one length, of which many end or begin in rows of zeros as they have nowhere else."""
+    if len(set(map(len, data.x))) > 1:
+        return
+    for ways, how, remedy in (
+        (slice(None, None, -1), "end in", "give lengths=, the number of real samples in each, so that it is left out"),
+        (slice(None), "begin with", "leave them out of each sequence"),
+    ):
+        there: list[Array] = [np.asarray(x[ways].any(axis=1)) for x in data.x]
+        rows = np.array([t.argmax() if t.any() else len(t) for t in there])
+        others = sum(map(len, there)) - rows.sum()
+        elsewhere = others - sum(np.count_nonzero(t) for t in there)
+        if (n := int((rows > 1).sum())) >= ENOUGH and elsewhere <= RARE * others:
+            yield Finding(
+                "padded",
+                f"{n:,} of {counted(len(data), 'sequence')} {how} several rows of zeros, as if they were padded to one "
+                "length: padding counts as samples here, and tells how long a sequence is before a stream knows",
+                remedy,
             )
 
 

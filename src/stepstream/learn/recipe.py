@@ -95,6 +95,10 @@ class Recipe:
             weights = {
                 str(k): _number(f"class_weights of {k!r}", v, 0, math.inf) for k, v in self.class_weights.items()
             }
+            if not any(weights.values()):
+                raise InputError(
+                    f"class_weights: expected one above 0 at least, got {weights}: nothing would be learned"
+                )
             object.__setattr__(self, "class_weights", weights)
         elif self.class_weights not in (None, "balanced"):
             raise InputError(

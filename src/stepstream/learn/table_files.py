@@ -8,7 +8,7 @@ import io
 import zlib
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,7 @@ class _Part:
 
     stream: str
     first_time: float
-    values: array[float] = field(default_factory=lambda: array("f"))
+    values: array[float] = field(default_factory=lambda: array("d"))
     labels: array[int] = field(default_factory=lambda: array("q"))
     last_time: float = float("-inf")
     changed: int | None = None
@@ -90,8 +90,10 @@ class Collector:
         part.values.extend(x)
         part.labels.append(value)
 
-    def sequences(self, classes: Sequence[str] | None, regression: bool | None) -> Sequences:
-        """All that was added; raises InputError."""
+    def sequences(
+        self, classes: Sequence[str] | None, regression: bool | None, left_out: Sequence[str] = ()
+    ) -> Sequences:
+        """All that was added; raises InputError. left_out: see `Sequences`."""
         if not self.parts:
             raise InputError("expected at least one row, got none")
         per_sample = self.columns.label_per == "sample"
@@ -106,8 +108,8 @@ class Collector:
         order = sorted(self.parts, key=lambda k: self.parts[k].first_time) if self.columns.time else list(self.parts)
         parts = [self.parts[k] for k in order]
         named = _numbers(list(self.labels))
-        return sequences(
-            [np.frombuffer(p.values, np.float32).reshape(-1, len(self.features)) for p in parts],
+        found = sequences(
+            [np.frombuffer(p.values, np.float64).reshape(-1, len(self.features)) for p in parts],
             [named[np.frombuffer(p.labels, np.int64)] if per_sample else named[p.labels[0]] for p in parts],
             keys=order,
             streams=[p.stream for p in parts],
@@ -115,6 +117,7 @@ class Collector:
             classes=classes,
             regression=regression,
         )
+        return replace(found, left_out=tuple(left_out))
 
     def _text(self, value: int) -> str:
         return list(self.labels)[value]
@@ -156,11 +159,13 @@ def read_csv(
     """
     collector, names, at, places, rest = None, list[str](), list[int](), list[int | None](), list[_LeftOut]()
     for number, row in _csv_rows(path, delimiter):
+        first: Sequence[str] | None = row
+        if collector is None and header:  # outside: an error there names its own line
+            first = next(_csv_rows(path, delimiter, number), (0, None))[1]
         try:
             if collector is None:
                 names = [c.strip() for c in row] if header else [str(i) for i in range(len(row))]
                 _known(columns, names)
-                first = next(_csv_rows(path, delimiter, number), (0, None))[1] if header else row
                 collector = Collector(columns, columns.features or _numeric(columns, names, first), "line")
                 at = [names.index(f) for f in collector.features]
                 rest = [] if columns.features else _left_out(columns, names, collector.features)
@@ -179,7 +184,7 @@ def read_csv(
         raise InputError("expected a table, got an empty file")
     for column in rest:
         column.check()
-    return collector.sequences(classes, regression)
+    return collector.sequences(classes, regression, [column.name for column in rest])
 
 
 @dataclass
@@ -226,6 +231,12 @@ def _known(columns: Columns, names: Sequence[str]) -> None:
     if len(set(names)) != len(names):
         raise InputError(f"expected different column names, got {short(list(names))}")
     if missing := [n for n in (*columns.taken(), *(columns.features or ())) if n not in names]:
+        other = next((d for d in ";\t|" if len(names) == 1 and d in names[0]), None)
+        if other is not None:
+            raise InputError(
+                f"expected a column {missing[0]!r}, got one column, {short(names[0])}; if {other!r} divides it, say "
+                f"delimiter={other!r} (--delimiter {other!r})"
+            )
         without = all(map(_is_number, names)) and list(names) != [str(i) for i in range(len(names))]
         cure = "; the first line holds numbers: say header=False (--no-header)" if without else ""
         raise InputError(f"expected a column {missing[0]!r}, got {short(list(names))}{cure}")
@@ -245,7 +256,7 @@ def _is_number(text: str) -> bool:
     try:
         float(text)
     except ValueError:
-        return False
+        return text.strip().lower() in {"true", "false"}  # as `cells.number` reads them
     return True
 
 
@@ -296,6 +307,8 @@ def read_parquet(path: Path, columns: Columns, classes: Sequence[str] | None, re
             _known(columns, schema.names)
             features = columns.features or _number_columns(columns, schema)
             collector = Collector(columns, features, "row")
+            used = {*columns.taken(), *features}
+            left_out = [] if columns.features else [name for name in schema.names if name not in used]
             wanted = [c for c in dict.fromkeys((*features, *_order(columns))) if c is not None]
             done = 0
             for batch in file.iter_batches(batch_size=4096, columns=wanted):
@@ -308,7 +321,7 @@ def read_parquet(path: Path, columns: Columns, classes: Sequence[str] | None, re
     # texts that are no UTF-8, times and zones that Python does not know
     except (pyarrow.ArrowException, OSError, ValueError, OverflowError, KeyError) as e:
         raise InputError(f"not a readable Parquet file: {e}") from e
-    return collector.sequences(classes, regression)
+    return collector.sequences(classes, regression, left_out)
 
 
 def _add(collector: Collector, done: int, rows: list[list[float]], others: Iterable[list[Any]]) -> None:
@@ -322,7 +335,7 @@ def _add(collector: Collector, done: int, rows: list[list[float]], others: Itera
 def _number_columns(columns: Columns, schema: Any) -> list[str]:
     from pyarrow import types
 
-    kinds = (types.is_integer, types.is_floating, types.is_decimal)
+    kinds = (types.is_integer, types.is_floating, types.is_decimal, types.is_boolean)
     found = [f.name for f in schema if f.name not in columns.taken() and any(kind(f.type) for kind in kinds)]
     if not found:
         raise InputError(f"expected columns of numbers beside {columns.taken()}, got none in {short(schema.names)}")

@@ -22,7 +22,7 @@ from stepstream.learn.batches import rows
 from stepstream.learn.data import Sequences, by_class, extent, labelled, split
 from stepstream.learn.distribution import drift_reference
 from stepstream.learn.framework import keras
-from stepstream.learn.guards import Finding, leaks, look_ahead, silent
+from stepstream.learn.guards import Finding, leaks, look_ahead, silent, unlearned
 from stepstream.learn.kinds import about, of_kind
 from stepstream.learn.learner import Learner, Progress, Row, best_epoch
 from stepstream.learn.network import scaled
@@ -103,6 +103,8 @@ def train(
     scale = scaling(part)
     tell(silent(part, scale.constant))
     learner = Learner.of(part, recipe, network)
+    if not any(name.startswith("trainable") for name in learner.initial):
+        raise InputError("network: expected weights that can be trained, got none; set layer.trainable = True")
     history = learner.fit(
         seen := rows(part, recipe, scale),
         recipe,
@@ -118,6 +120,8 @@ def train(
     model = load(whole, training_length=length, features=part.features if part.named else None, classes=part.classes)
     tell(look_ahead(model))
     report = _report(part, held, recipe, learner.kind, scale, history)
+    if part.classes is not None and recipe.class_weights is None and recipe.truncated is None:  # else in other weights
+        tell(unlearned(part, float(history[report["kept_epoch"] - 1]["loss"])))
     report |= {
         "trained_ages": list(ages),
         "guards": [asdict(finding) for finding in found],

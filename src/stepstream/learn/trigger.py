@@ -115,6 +115,11 @@ def fit_trigger(
     attach.n_classes(model.graph)
     p, labels = _known(model, data, probabilities)
     data = answers.matched(model, data)
+    if len(there := np.unique(labels)) < 2:
+        raise InputError(
+            f"expected sequences of at least 2 classes to learn when to decide, got {(data.classes or ())[there[0]]!r} "
+            "alone: of these the first sample says enough; bring data of every class"
+        )
     seen = rules.trace(p)
     n = model.training_length or int(seen.lengths.max())
     base = {
@@ -191,6 +196,13 @@ def _known(model: Model, data: Sequences, probabilities: Sequence[Array] | None)
     for key, own, length in zip(data.keys, p, data.lengths, strict=True):
         if own.shape != (length, width):
             raise InputError(f"probabilities of sequence {key!r}: expected shape ({length}, {width}), got {own.shape}")
+        right = ((own >= 0) & (own <= 1)).all(axis=1) & (abs(own.sum(axis=1) - 1) <= answers.SUM)
+        if probabilities is not None and not right.all():
+            t = int(right.argmin())
+            raise InputError(
+                f"probabilities of sequence {key!r}, sample {t + 1}: expected numbers from 0 to 1 that sum up to 1, "
+                f"got {own[t].tolist()}; give out_of_fold(...).probabilities, not its logits"
+            )
     return p, labels
 
 
