@@ -308,7 +308,7 @@ def test_a_reader_that_leaves_takes_no_state_with_it(path, tmp_path):
         process.stdout.close()
         process.stdin.write(b"4,5,6\n")
         process.stdin.flush()
-        assert process.wait(30) == 0
+        assert process.wait(10) == 0
         assert process.stderr.read() == b""
     again = run("run", path, *CARRY, "--state", tmp_path / "s.db", data=b"a,b,c\n4,5,6\n")
     both = run("run", path, *CARRY, data=b"a,b,c\n1,2,3\n4,5,6\n")

@@ -118,7 +118,7 @@ def test_a_blank_line_holds_up_no_answer(path):
         for sent, answers in ((b"a,b,c\n1,2,3\n\n \r\n", 2), (b"1,2,3\n1,2,3\n1,2", 2), (b",3\n\n", 1)):
             process.stdin.write(sent)
             for _ in range(answers):
-                assert select.select([process.stdout], [], [], 30)[0]
+                assert select.select([process.stdout], [], [], 10)[0]
                 assert process.stdout.readline()
         process.stdin.close()
         assert process.wait(30) == 0

@@ -355,7 +355,7 @@ def test_a_log_that_cannot_be_moved_breaks_the_store(sqlite, monkeypatch):
     monkeypatch.setattr(checkpoints, "LOG", 1)
     monkeypatch.setattr(checkpoints.Checkpoints, "_pass", lambda self: self._db.execute("no such statement"))
     with pytest.raises(StoreError, match=r"broke earlier.*its log to be moved into it"):
-        deque((commit(store) for _ in range(100_000)), maxlen=0)
+        deque((commit(store) for _ in range(20_000)), maxlen=0)
     with pytest.raises(StoreError, match="broke earlier"):
         store.put(0, ((b"%d" % n, b"") for n in range(1000)))
 
