@@ -210,8 +210,9 @@ MUTATIONS = {
     "masked values accepted": ("arrays.py", "if refused := _refused(values):", "if refused := False:", ARRAYS),
     # models made for streams: sequences as batches
     "a ramp of weights that does not rise": ("learn/batches.py", 'np.ones(length) if loss == "mean" else np.arange(1.0, length + 1)', 'np.ones(length)', f"{BATCHES}::test_weights_of_the_samples"),
-    "a prefix that weighs less than a sequence": ("learn/batches.py", "step_weights(n, recipe.loss) * rows.c[row][start:stop]", "out.w[i, :n]", f"{BATCHES}::test_prefixes_cut_sequences_anew_in_every_epoch"),
-    "random starts whose labels stay behind": ("learn/batches.py", "((out.x, rows.x), (out.y, rows.y))", "((out.x, rows.x),)", f"{BATCHES}::test_random_starts_are_in_the_first_half"),
+    "a prefix that weighs less than a sequence": ("learn/batches.py", "out.w[i, :n], out.w[i, n:] = step_weights(n, recipe.loss), 0", "out.w[i, n:] = 0", f"{BATCHES}::test_prefixes_cut_sequences_anew_in_every_epoch"),
+    "class weights that cancel out": ("learn/stepper.py", "ops.maximum(ops.sum(w), 1e-12)", "ops.maximum(ops.sum(w * c), 1e-12)", "tests/learn/test_training.py::test_class_weights_count_in_batches_of_one"),
+    "random starts whose labels stay behind": ("learn/batches.py", "((out.x, rows.x), (out.y, rows.y), (out.c, rows.c)):\n            to[i, :n]", "((out.x, rows.x),):\n            to[i, :n]", f"{BATCHES}::test_random_starts_are_in_the_first_half"),
     "the last weights kept, not their mean": ("learn/stepper.py", "[share * a + (1 - share) * v", "[v", "tests/learn/test_training.py::test_the_mean_of_the_weights_is_kept_and_validated"),
     "a lane that takes a stream up where the one before ended": ("learn/lanes.py", "waiting.pop() if waiting else -1, 0, True", "waiting.pop() if waiting else -1, 0, False", f"{BATCHES}::test_lanes_play_every_stream_whole_and_in_order"),
     "states passed to all windows": ("learn/lanes.py", "rng.random(size) < share", "rng.random(size) >= 0", f"{BATCHES}::test_states_are_passed_to_a_share_of_the_windows"),

@@ -120,8 +120,9 @@ def train(
     model = load(whole, training_length=length, features=part.features if part.named else None, classes=part.classes)
     tell(look_ahead(model))
     report = _report(part, held, recipe, learner.kind, scale, history)
-    if part.classes is not None and recipe.class_weights is None and recipe.truncated is None:  # else in other weights
-        tell(unlearned(part, float(history[report["kept_epoch"] - 1]["loss"])))
+    kept = report["kept_epoch"]  # the first epoch's loss is that of weights before training, too
+    if part.classes is not None and recipe.class_weights is None and recipe.truncated is None and kept > 1:
+        tell(unlearned(part, float(history[kept - 1]["loss"])))
     report |= {
         "trained_ages": list(ages),
         "guards": [asdict(finding) for finding in found],
