@@ -94,8 +94,7 @@ def test_pictures(files):
 
 def test_what_is_wrong_is_said_and_nothing_is_written(files):
     model, data, out = files / "model.stepstream", files / "data.npz", files / "out.stepstream"
-    one, numbers = files / "one.npz", files / "numbers.npz"
-    np.savez(one, X=np.ones((4, 3, 1)), y=[0, 1, 0, 1], streams=["a"] * 4)
+    numbers = files / "numbers.npz"
     np.savez(numbers, X=np.ones((4, 3, 1)), y=[0.5, 1, 0, 1])
     for arguments, words in (
         (("calibrate", model, data, "--out", out, "--method", "platt"), "method: expected auto, identity"),
@@ -105,7 +104,6 @@ def test_what_is_wrong_is_said_and_nothing_is_written(files):
         (("decide", model, data, "--out", files / "no" / "out"), "--out: expected a file in a folder that is there"),
         (("decide", model, data, "--out", out, "--png", "o.pdf"), "--png: expected a name that ends in .png"),
         (("decide", model, data, "--out", out, "--held-out", files / "no.npz"), "no.npz: No such file"),
-        (("calibrate", model, one, "--out", out, "--png", files / "o.png"), "--png: expected --held-out too"),
         (("calibrate", model, data, "--out", out, "--held-out", numbers), "held_out (--held-out): expected data with"),
         (("decide", model, data, "--out", out, "--family", "soon"), "family: expected auto, threshold"),
         (("decide", model, data, "--out", out, "--cost-error", 0), "cost of error: expected a finite number above 0"),
@@ -113,3 +111,11 @@ def test_what_is_wrong_is_said_and_nothing_is_written(files):
     ):
         assert words in run(*arguments, code=2).stderr.decode()
     assert not out.exists()
+
+
+def test_a_picture_of_nothing_is_refused(files):
+    pytest.importorskip("matplotlib")
+    np.savez(files / "one.npz", X=np.ones((4, 3, 1)), y=[0, 1, 0, 1], streams=["a"] * 4)
+    arguments = (files / "model.stepstream", files / "one.npz", "--out", files / "out.stepstream")
+    done = run("calibrate", *arguments, "--png", files / "o.png", code=2)
+    assert "--png: expected --held-out too" in done.stderr.decode()
