@@ -28,7 +28,11 @@ def run(folder, isa, arguments):
     # an editable install is found before a path
     sys.meta_path[:] = [f for f in sys.meta_path if "stepstream" not in type(f).__module__]
     sys.path.insert(0, f"{folder}/src")
-    status = pytest.main(arguments)
+    try:
+        status = pytest.main(arguments)
+    except pytest.PytestUnhandledThreadExceptionWarning:  # of a thread that ends after all tests: a failure, too
+        traceback.print_exc()
+        status = 1
     return status if sys.modules["stepstream"].__file__.startswith(folder) else NOT_RUN
 
 
