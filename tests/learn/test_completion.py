@@ -19,19 +19,9 @@ from stepstream.learn.recipe import Recipe
 from stepstream.learn.training import train
 from stepstream.learn.unseen import out_of_fold
 
+pytestmark = pytest.mark.usefixtures("compiled_once")
 RECIPE = Recipe(units=(4,), epochs=4, batch=8, rate=0.02, dropout=0)
 TIME = 6
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compiled_once(tmp_path_factory):
-    """What is compiled in one test is there for the others."""
-    import jax
-
-    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("compiled")))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-    yield
-    jax.config.update("jax_compilation_cache_dir", None)
 
 
 def walked(m=24, per_sample=False, regression=False, streams=None):

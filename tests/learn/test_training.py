@@ -25,6 +25,7 @@ from stepstream.learn.training import train
 from stepstream.learn.unseen import seen_by
 from stepstream.testing import samples
 
+pytestmark = pytest.mark.usefixtures("compiled_once")
 SMALL = Recipe(units=(6,), epochs=3, batch=8, rate=0.01)
 
 
@@ -40,17 +41,6 @@ def keras_answers(model, x):
     import keras
 
     return keras.ops.convert_to_numpy(model(x, training=False))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compiled_once(tmp_path_factory):
-    """What is compiled in one test is there for the others."""
-    import jax
-
-    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("compiled")))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-    yield
-    jax.config.update("jax_compilation_cache_dir", None)
 
 
 @pytest.fixture(scope="module")
