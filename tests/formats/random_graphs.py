@@ -814,7 +814,7 @@ def check_graphs(folder: str, count: int) -> str:
         seen += 1
         try:
             wrong = list(compared(found, source, sizes))
-        except Exception as e:
+        except Exception as e:  # a finding like another: the graph that made it is told
             wrong = [f"{type(e).__name__}: {e}"]
         different.add(told(found))
         errors.extend(s for s in sizes if s >= 0)

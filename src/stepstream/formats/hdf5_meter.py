@@ -29,7 +29,7 @@ def boundary(place: str) -> Iterator[None]:
         raise
     except MemoryError as e:
         raise Refused("expected a readable HDF5 file, got one that needs more memory than there is", place) from e
-    except Exception as e:
+    except Exception as e:  # whatever a parser throws at damaged bytes
         text = f"{type(e).__name__}: {e}" if str(e) else type(e).__name__
         damaged = f"expected a readable HDF5 file, got a damaged one ({text[:120]}); copy or save it again"
         raise Refused(damaged, place) from e

@@ -282,7 +282,7 @@ class Engine:
     def _alone(self, call: incoming.Call) -> Result | Exception:
         try:
             return self.step(*call)
-        except Exception as e:
+        except Exception as e:  # raised to the caller whose sample it was, not to those beside it
             return e
 
     def _refusal(self, call: incoming.Call, why: str) -> Result | Exception:

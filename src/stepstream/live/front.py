@@ -61,7 +61,7 @@ class Front:
         answers: Sequence[Result | Exception]
         try:
             answers = await loop.run_in_executor(None, self._step, calls) if self._apart else self._step(calls)
-        except Exception as e:
+        except Exception as e:  # raised to each caller that waits
             answers = [e] * len(part)
         for (_, done), answer in zip(part, answers, strict=True):
             if done.done():  # its caller no longer waits
