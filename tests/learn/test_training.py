@@ -558,6 +558,8 @@ def test_a_sweep_goes_on_where_it_was_interrupted(tmp_path):
 @pytest.mark.slow
 def test_the_other_back_end_gives_the_same_kind_of_result():
     code = """
+import tempfile
+
 import numpy as np
 from stepstream.learn.data import sequences
 from stepstream.learn.recipe import Recipe
@@ -575,6 +577,22 @@ for changes in ({"epochs": 8}, {"epochs": 1, "state_passing": 0.5, "prefixes": 0
     if changes["epochs"] == 8:
         assert one.history[-1]["validation_loss"] < one.history[0]["validation_loss"]
     print(sorted(one.report["versions"]))
+
+recipe = Recipe(units=(6,), batch=8, dropout=0.3, epochs=4)
+whole = train(data, recipe)
+
+def stop(row):
+    if row["epoch"] == 2:
+        raise KeyboardInterrupt
+
+with tempfile.TemporaryDirectory() as folder:
+    try:
+        train(data, recipe, folder=folder, progress=stop)
+    except KeyboardInterrupt:
+        pass
+    again = train(data, recipe, folder=folder)
+assert again.history == whole.history
+assert again.model.fingerprint == whole.model.fingerprint
 """
     env = {**os.environ, "KERAS_BACKEND": "torch"}
     out = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False)
